@@ -1,0 +1,15 @@
+//! What every layer of Ghidrah shares: [`Time`], identities ([`PeerId`], [`Incarnation`]), a seeded
+//! generator ([`Rng`]) and the checked [`codec`].
+//!
+//! Nothing here reads a clock, a file or a source of entropy. Protocol crates depend on this crate and on
+//! nothing that does, so that the same protocol code runs under the real runtime and in a simulator.
+
+mod id;
+mod rng;
+mod time;
+
+pub mod codec;
+
+pub use id::{Incarnation, PeerId, Principal};
+pub use rng::Rng;
+pub use time::Time;

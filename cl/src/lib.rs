@@ -1,0 +1,1 @@
+//! Connectionless, unreliable, zero-copy messages and the thread-per-core runtime

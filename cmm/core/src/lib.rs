@@ -1,0 +1,1 @@
+//! The cluster manager's deterministic core: manager, bootstrap, PMI

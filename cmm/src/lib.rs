@@ -1,0 +1,1 @@
+//! Ghidrah's daemons and command line

@@ -1,0 +1,1 @@
+//! Authenticated management messages: the protocol, without I/O

@@ -1,0 +1,1 @@
+//! Authenticated management messages over cl

@@ -1,0 +1,1 @@
+//! Reliable messages over cl: the protocol, without I/O

@@ -1,0 +1,1 @@
+//! Reliable FIFO messages for applications

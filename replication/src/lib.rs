@@ -1,0 +1,1 @@
+//! Byzantine fault-tolerant replication of a deterministic state machine, without I/O
