@@ -1,1 +1,5 @@
-//! Ghidrah's daemons and command line
+//! Ghidrah's daemons and command line: everything that acts, around the deterministic core in `cmm-core`.
+
+pub mod config;
+pub mod journal;
+pub mod layout;
