@@ -1,1 +1,70 @@
-//! Connectionless, unreliable, zero-copy messages and the thread-per-core runtime
+//! Connectionless, unreliable, zero-copy messages and the thread-per-core runtime.
+//!
+//! The lowest layer of Ghidrah (dissertation 3.5 and 7.1.7). An [`Endpoint`] sends messages of up to 16 MiB
+//! to other parties and receives theirs; they may be lost, doubled or overtaken, and nothing about them is
+//! authenticated. Reliability and authentication are the business of the layers above. What this layer
+//! gives them is speed and bounds:
+//!
+//! - **Buffers are part of the interface.** A message is written once, into a [`Buf`] from the endpoint's
+//!   [`Pool`], with room in front for every lower layer's header, and received into one. Sending passes it
+//!   down, dropping it gives it back. A used-up pool is an error the caller sees.
+//! - **No threads of its own.** [`Endpoint::poll`] is called by whoever owns the endpoint: a daemon's
+//!   [`runtime`], one thread per core with timers, priorities and mailboxes; or an MPI library in its
+//!   progress calls.
+//! - **Transports are chosen at start**, io_uring where there is one, and say why ([`Endpoint::transport_reason`]).
+//! - **Hostile bytes cost a counter** ([`Stats`]), never memory without bound, never a panic.
+//!
+//! Two parties play ping-pong:
+//!
+//! ```
+//! use cl::{Endpoint, EndpointConfig};
+//! use cl_base::PeerId;
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let (alice, bob) = (PeerId::new(1, 0), PeerId::new(2, 0));
+//!     let mut a = Endpoint::open(EndpointConfig::new(alice, "127.0.0.1:0".parse()?))?;
+//!     let mut b = Endpoint::open(EndpointConfig::new(bob, "127.0.0.1:0".parse()?))?;
+//!     a.resolve(bob, b.local_addr());
+//!
+//!     let ping = a.alloc_copy(b"ping")?;
+//!     a.send(bob, ping)?;
+//!     for _ in 0..3 {
+//!         let mut ball = loop {
+//!             if let Some(received) = b.poll() {
+//!                 break received;
+//!             }
+//!         };
+//!         assert_eq!((ball.from, &ball.buf[..]), (alice, &b"ping"[..]));
+//!         ball.buf[1] = b'o';
+//!         b.send_to(ball.from, ball.addr, ball.buf)?;
+//!         let mut ball = loop {
+//!             if let Some(received) = a.poll() {
+//!                 break received;
+//!             }
+//!         };
+//!         assert_eq!((ball.from, &ball.buf[..]), (bob, &b"pong"[..]));
+//!         ball.buf[1] = b'i';
+//!         a.send(bob, ball.buf)?;
+//!     }
+//!     Ok(())
+//! }
+//! ```
+
+mod clock;
+mod endpoint;
+mod pool;
+mod reassembly;
+mod sys;
+mod transport;
+
+pub mod header;
+pub mod runtime;
+
+pub use clock::Clock;
+pub use endpoint::{
+    Drops, Endpoint, EndpointConfig, OpenError, Received, Refusal, SendError, Stats, TRANSPORT_VARIABLE,
+    TransportChoice,
+};
+pub use header::{HEADER_LEN, MESSAGE_LEN_MAX};
+pub use pool::{Buf, Exhausted, HEADROOM, Pool, PoolConfig, SizeClass};
+pub use transport::TransportKind;

@@ -1,0 +1,130 @@
+use crate::header::HEADER_LEN;
+use crate::pool::PoolConfig;
+use cl_base::PeerId;
+use std::io;
+use std::net::SocketAddr;
+
+/// The environment variable that overrides [`EndpointConfig::transport`]: `uring`, `mio` or `auto`.
+pub const TRANSPORT_VARIABLE: &str = "GHIDRAH_CL_TRANSPORT";
+
+/// The largest UDP payload over IPv4.
+const MTU_MAX: usize = 65_507;
+/// The smallest useful MTU: what every IPv6 link carries, less headers.
+const MTU_MIN: usize = 512;
+/// An Ethernet frame less IPv6 and UDP headers.
+const MTU_ETHERNET: usize = 1452;
+/// The loopback device takes the largest datagrams, and fewer of them cost less. Just within the 64 KiB
+/// buffers of the default pool beside the kernel's own header.
+const MTU_LOOPBACK: usize = 65_000;
+
+/// Which transport carries the datagrams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TransportChoice {
+    /// io_uring where the system has and permits it, mio elsewhere.
+    #[default]
+    Auto,
+    /// UDP with io_uring, or an error.
+    Uring,
+    /// UDP with non-blocking calls and epoll.
+    Mio,
+}
+
+impl TransportChoice {
+    /// This choice, unless [`TRANSPORT_VARIABLE`] says otherwise.
+    pub(super) fn or_from_environment(self) -> Result<TransportChoice, OpenError> {
+        match std::env::var_os(TRANSPORT_VARIABLE) {
+            None => Ok(self),
+            Some(value) => {
+                let value = value.to_string_lossy();
+                value.parse().map_err(|()| OpenError::UnknownTransport(value.into_owned()))
+            }
+        }
+    }
+}
+
+impl std::str::FromStr for TransportChoice {
+    type Err = ();
+    fn from_str(s: &str) -> Result<TransportChoice, ()> {
+        match s {
+            "auto" => Ok(TransportChoice::Auto),
+            "uring" => Ok(TransportChoice::Uring),
+            "mio" => Ok(TransportChoice::Mio),
+            _ => Err(()),
+        }
+    }
+}
+
+/// How to open an [`Endpoint`](super::Endpoint).
+#[derive(Clone, Debug)]
+pub struct EndpointConfig {
+    /// Whose endpoint it is: the source of what is sent, and the only destination accepted.
+    pub me: PeerId,
+    /// The address to bind; port 0 lets the system choose.
+    pub bind: SocketAddr,
+    /// The transport; the environment variable [`TRANSPORT_VARIABLE`] overrides it.
+    pub transport: TransportChoice,
+    /// The largest datagram in bytes, `cl`'s header included. `None` stands for 65000 on a loopback
+    /// address, and for what Ethernet carries elsewhere.
+    pub mtu: Option<usize>,
+    /// The buffers; the class that holds a datagram is also what received messages wait in.
+    pub pool: PoolConfig,
+    /// Bytes the socket buffers for sending and for receiving, as far as the system allows.
+    pub socket_buffer: usize,
+    /// Test hook: as if the system had refused io_uring with this error.
+    #[doc(hidden)]
+    pub refuse_uring: Option<io::ErrorKind>,
+}
+
+impl EndpointConfig {
+    /// The defaults for `me` at `bind`.
+    pub fn new(me: PeerId, bind: SocketAddr) -> EndpointConfig {
+        EndpointConfig {
+            me,
+            bind,
+            transport: TransportChoice::Auto,
+            mtu: None,
+            pool: PoolConfig::default(),
+            socket_buffer: 4 << 20,
+            refuse_uring: None,
+        }
+    }
+
+    pub(super) fn mtu_checked(&self) -> Result<usize, OpenError> {
+        let default = if self.bind.ip().is_loopback() { MTU_LOOPBACK } else { MTU_ETHERNET };
+        let mtu = self.mtu.unwrap_or(default);
+        const { assert!(MTU_MIN > HEADER_LEN) };
+        if (MTU_MIN..=MTU_MAX).contains(&mtu) { Ok(mtu) } else { Err(OpenError::Mtu(mtu)) }
+    }
+}
+
+/// Why an endpoint could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The environment variable names no transport.
+    #[error("{TRANSPORT_VARIABLE}={0:?} names no transport: use uring, mio or auto")]
+    UnknownTransport(String),
+    /// The MTU is out of range.
+    #[error("an MTU of {0} bytes is not within {MTU_MIN}..={MTU_MAX}")]
+    Mtu(usize),
+    /// The buffer pool could not be made.
+    #[error("buffer pool: {0}")]
+    Pool(#[source] io::Error),
+    /// No class of the pool holds a datagram.
+    #[error("no buffer of the pool holds a datagram of {0} bytes")]
+    PoolTooSmall(usize),
+    /// The socket could not be opened.
+    #[error("socket at {addr}: {error}")]
+    Socket {
+        /// The address to bind.
+        addr: SocketAddr,
+        /// What the system said.
+        #[source]
+        error: io::Error,
+    },
+    /// io_uring was asked for and is not to be had.
+    #[error("io_uring: {0}")]
+    Uring(#[source] io::Error),
+    /// The runtime's own descriptors could not be made.
+    #[error("event loop: {0}")]
+    EventLoop(#[source] io::Error),
+}

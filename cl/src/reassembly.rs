@@ -1,0 +1,186 @@
+//! Putting fragmented messages together, in bounded memory, whatever arrives.
+//!
+//! A message under reassembly holds one pool buffer of its full length. What one sender may hold is
+//! bounded ([`PEER_BYTES_MAX`]), and what all may hold together ([`TOTAL_BYTES_MAX`]); beyond either the
+//! oldest unfinished message gives way: of the sender itself, or of the sender that holds most. A message
+//! that has not grown for [`TIMEOUT`] is given up.
+
+use crate::header::{Geometry, Repr};
+use crate::pool::{Buf, Pool};
+use cl_base::{PeerId, Time};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Bytes one sender may hold: two messages of the greatest length, so that loss in one does not stop the next.
+pub(crate) const PEER_BYTES_MAX: usize = 2 * crate::header::MESSAGE_LEN_MAX;
+/// Bytes all senders may hold together.
+pub(crate) const TOTAL_BYTES_MAX: usize = 64 << 20;
+/// Messages all senders may hold together; bounds the bookkeeping when they are short.
+pub(crate) const MESSAGES_MAX: usize = 4096;
+/// After this long without a new fragment the rest of a message is not coming: far more than a
+/// datacentre round trip, short enough that the buffers of dead senders come back.
+pub(crate) const TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Who sends, as far as is known without authentication: the claimed identity and the socket address, so
+/// that nobody can disturb the messages of another without also forging its address.
+pub(crate) type Sender = (PeerId, SocketAddr);
+
+/// What became of a fragment.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The message is complete.
+    Complete(Buf),
+    /// More is missing.
+    Incomplete,
+    /// Had it already.
+    Duplicate,
+    /// It contradicts the message's earlier fragments.
+    Inconsistent,
+    /// There is no buffer to put the message into.
+    Exhausted,
+}
+
+/// Messages under reassembly.
+#[derive(Default)]
+pub(crate) struct Reassembly {
+    partial: BTreeMap<(Sender, u32), Partial>,
+    held: BTreeMap<Sender, Held>,
+    bytes: usize,
+    /// Numbers messages in order of their first fragment.
+    births: u64,
+    evicted: u64,
+    expired: u64,
+}
+
+struct Partial {
+    buf: Buf,
+    geometry: Geometry,
+    /// One bit for each fragment that has arrived.
+    arrived: Box<[u64]>,
+    missing: u16,
+    born: u64,
+    last_growth: Time,
+}
+
+#[derive(Default)]
+struct Held {
+    bytes: usize,
+    messages: usize,
+}
+
+impl Reassembly {
+    /// Takes in a fragment: its header's meaning and its contents.
+    pub(crate) fn insert(
+        &mut self,
+        now: Time,
+        from: SocketAddr,
+        repr: &Repr,
+        contents: &[u8],
+        pool: &Pool,
+    ) -> Outcome {
+        let key = ((repr.source, from), repr.message);
+        if !self.partial.contains_key(&key) {
+            self.make_room(now, key.0, repr.geometry.total());
+            let Ok(mut buf) = pool.alloc(repr.geometry.total()) else { return Outcome::Exhausted };
+            buf.grow(repr.geometry.total());
+            self.begin(now, key, repr.geometry, buf);
+        }
+        let partial = self.partial.get_mut(&key).expect("begun just now or before");
+        if partial.geometry != repr.geometry {
+            return Outcome::Inconsistent;
+        }
+        let (word, bit) = (repr.index as usize / 64, 1 << (repr.index % 64));
+        if partial.arrived[word] & bit != 0 {
+            return Outcome::Duplicate;
+        }
+        partial.arrived[word] |= bit;
+        partial.buf[repr.geometry.range(repr.index)].copy_from_slice(contents);
+        partial.missing -= 1;
+        partial.last_growth = now;
+        if partial.missing > 0 {
+            return Outcome::Incomplete;
+        }
+        Outcome::Complete(self.remove(&key).buf)
+    }
+
+    /// Messages given up for others, and for want of fragments.
+    pub(crate) fn evicted_and_expired(&self) -> (u64, u64) {
+        (self.evicted, self.expired)
+    }
+
+    /// Gives up every message that has not grown for [`TIMEOUT`].
+    pub(crate) fn expire(&mut self, now: Time) {
+        let stale: Vec<_> = self
+            .partial
+            .iter()
+            .filter(|(_, p)| now.saturating_since(p.last_growth) >= TIMEOUT)
+            .map(|(&key, _)| key)
+            .collect();
+        self.expired += stale.len() as u64;
+        stale.iter().for_each(|key| drop(self.remove(key)));
+    }
+
+    /// True if nothing is held.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.partial.is_empty()
+    }
+
+    fn begin(&mut self, now: Time, key: (Sender, u32), geometry: Geometry, buf: Buf) {
+        self.births += 1;
+        let arrived = vec![0; (geometry.count() as usize).div_ceil(64)].into();
+        let missing = geometry.count();
+        let partial = Partial { buf, geometry, arrived, missing, born: self.births, last_growth: now };
+        self.partial.insert(key, partial);
+        let held = self.held.entry(key.0).or_default();
+        held.bytes += geometry.total();
+        held.messages += 1;
+        self.bytes += geometry.total();
+    }
+
+    fn remove(&mut self, key: &(Sender, u32)) -> Partial {
+        let partial = self.partial.remove(key).expect("only messages held are removed");
+        let bytes = partial.geometry.total();
+        let held = self.held.get_mut(&key.0).expect("a sender with a message holds something");
+        held.bytes -= bytes;
+        held.messages -= 1;
+        if held.messages == 0 {
+            self.held.remove(&key.0);
+        }
+        self.bytes -= bytes;
+        partial
+    }
+
+    /// Makes room for `len` bytes of `sender`.
+    fn make_room(&mut self, now: Time, sender: Sender, len: usize) {
+        let over = |r: &Reassembly| r.bytes + len > TOTAL_BYTES_MAX || r.partial.len() >= MESSAGES_MAX;
+        if over(self) {
+            self.expire(now);
+        }
+        while self.held.get(&sender).is_some_and(|h| h.bytes + len > PEER_BYTES_MAX) {
+            self.evict_oldest(sender);
+        }
+        while over(self) {
+            let (&heaviest, _) = self
+                .held
+                .iter()
+                .max_by_key(|(_, h)| (h.bytes, h.messages))
+                .expect("the limit is passed, so somebody holds something");
+            self.evict_oldest(heaviest);
+        }
+    }
+
+    fn evict_oldest(&mut self, sender: Sender) {
+        let (&oldest, _) = self
+            .partial
+            .range((sender, 0)..=(sender, u32::MAX))
+            .min_by_key(|(_, p)| p.born)
+            .expect("a sender that holds bytes has a message");
+        self.evicted += 1;
+        self.remove(&oldest);
+    }
+}
+
+#[cfg(test)]
+#[path = "reassembly_test.rs"]
+mod tests;

@@ -1,0 +1,117 @@
+//! System calls that the standard library does not offer, each behind a safe function.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+/// Turns a C return value into a result.
+fn check(rc: libc::c_int) -> io::Result<libc::c_int> {
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(rc) }
+}
+
+/// An anonymous file of `len` zero bytes, whose pages exist once they are touched.
+pub(crate) fn memfd(name: &std::ffi::CStr, len: u64) -> io::Result<File> {
+    // SAFETY: `name` is a valid C string for the duration of the call.
+    let fd = check(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) })?;
+    // SAFETY: the kernel has just handed us this descriptor; nobody else owns it.
+    let file = unsafe { File::from_raw_fd(fd) };
+    file.set_len(len)?;
+    Ok(file)
+}
+
+/// An alarm that makes a file descriptor readable; exact where `epoll_wait` counts in milliseconds.
+#[derive(Debug)]
+pub(crate) struct AlarmFd(OwnedFd);
+
+impl AlarmFd {
+    pub(crate) fn new() -> io::Result<AlarmFd> {
+        // SAFETY: no pointers are passed.
+        let fd = check(unsafe {
+            libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK)
+        })?;
+        // SAFETY: the kernel has just handed us this descriptor; nobody else owns it.
+        Ok(AlarmFd(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Goes off once after `delay` (at once if it is zero), or never if it is `None`.
+    pub(crate) fn set(&self, delay: Option<Duration>) -> io::Result<()> {
+        let mut value = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        if let Some(delay) = delay {
+            // A zero value would disarm the timer.
+            let delay = delay.max(Duration::from_nanos(1));
+            value.tv_sec = libc::time_t::try_from(delay.as_secs()).unwrap_or(libc::time_t::MAX);
+            value.tv_nsec = delay.subsec_nanos().into();
+        }
+        let spec =
+            libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        // SAFETY: `spec` outlives the call; a null old value is allowed.
+        check(unsafe { libc::timerfd_settime(self.0.as_raw_fd(), 0, &spec, std::ptr::null_mut()) })?;
+        Ok(())
+    }
+}
+
+impl AsRawFd for AlarmFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Blocks the numbered signals for this thread (and those it starts) and returns a non-blocking
+/// descriptor from which they can be read.
+pub(crate) fn signalfd(signals: &[libc::c_int]) -> io::Result<OwnedFd> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `sigemptyset` initialises the set it is given.
+    let mut set = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        set.assume_init()
+    };
+    for &signal in signals {
+        // SAFETY: `set` is initialised; a bad number is reported by the return value.
+        check(unsafe { libc::sigaddset(&mut set, signal) })?;
+    }
+    // SAFETY: `set` is initialised; a null old set is allowed.
+    let rc = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) };
+    if rc != 0 {
+        return Err(io::Error::from_raw_os_error(rc));
+    }
+    // SAFETY: `set` is initialised and outlives the call.
+    let fd = check(unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })?;
+    // SAFETY: the kernel has just handed us this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The next signal number waiting in a descriptor made by [`signalfd`].
+pub(crate) fn read_signal(fd: &OwnedFd) -> io::Result<Option<u32>> {
+    let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
+    let size = size_of::<libc::signalfd_siginfo>();
+    // SAFETY: the pointer is valid for `size` bytes.
+    let n = unsafe { libc::read(fd.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+    if n < 0 {
+        let error = io::Error::last_os_error();
+        return if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) };
+    }
+    if n.unsigned_abs() != size {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "signalfd returned a part of a record"));
+    }
+    // SAFETY: the kernel has written the whole record.
+    Ok(Some(unsafe { info.assume_init() }.ssi_signo))
+}
+
+/// Has `command` start its process with an empty signal mask.
+pub(crate) fn unblock_signals_in(command: &mut std::process::Command) -> &mut std::process::Command {
+    use std::os::unix::process::CommandExt;
+    let unblock = || {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: `sigemptyset` initialises the set; a null old set is allowed.
+        let rc = unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut())
+        };
+        if rc == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(rc)) }
+    };
+    // SAFETY: between fork and exec the closure calls only async-signal-safe functions and allocates nothing.
+    unsafe { command.pre_exec(unblock) }
+}

@@ -1,0 +1,46 @@
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+
+/// A bound, non-blocking UDP socket.
+pub(super) struct UdpSocket {
+    socket: std::net::UdpSocket,
+    local: SocketAddr,
+}
+
+impl UdpSocket {
+    /// Binds to `addr`, with buffers of `buffer` bytes each way or as many as the system allows.
+    pub(super) fn bind(addr: SocketAddr, buffer: usize) -> io::Result<UdpSocket> {
+        let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, None)?;
+        socket.set_nonblocking(true)?;
+        // The system trims these to its limit (net.core.rmem_max) without an error.
+        socket.set_recv_buffer_size(buffer)?;
+        socket.set_send_buffer_size(buffer)?;
+        socket.bind(&addr.into())?;
+        let socket = std::net::UdpSocket::from(socket);
+        Ok(UdpSocket { local: socket.local_addr()?, socket })
+    }
+
+    pub(super) fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Sends one datagram made of `parts`.
+    pub(super) fn send(&self, to: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        let sent = socket2::SockRef::from(&self.socket).send_to_vectored(parts, &SockAddr::from(to))?;
+        debug_assert_eq!(sent, parts.iter().map(|p| p.len()).sum::<usize>(), "UDP sends all or nothing");
+        Ok(())
+    }
+
+    /// Receives one datagram into `into`; the rest of a longer one is lost.
+    pub(super) fn recv(&self, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.socket.recv_from(into)
+    }
+}
+
+impl AsRawFd for UdpSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
