@@ -12,6 +12,7 @@
 //! No sockets, clocks, threads or files: time and messages come in, effects go out.
 
 pub mod api;
+pub mod bootstrap;
 pub mod heartbeat;
 pub mod identity;
 pub mod manager;
