@@ -1,0 +1,350 @@
+//! ACK messages: acknowledged, repeated, delivered once and in order.
+
+use crate::entry::Entry;
+use crate::outcome::Outcomes;
+use crate::rtt::Rtt;
+use crate::wire::ACK_WORDS_MAX;
+use crate::{Body, Config, FailReason, SendStatus};
+use cl_base::Time;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+use std::time::Duration;
+
+/// Messages in flight at most, so that one acknowledgement can speak of all of them.
+const WINDOW: u64 = 64 * ACK_WORDS_MAX as u64;
+/// Body bytes in flight at most (but one message always may be): about what a gigabit network holds for
+/// some milliseconds; more would only fill the receiver's socket buffer.
+const WINDOW_BYTES: usize = 1 << 20;
+/// Messages repeated on one expiry. A burst of all would be lost for the same reason as the first time.
+const BURST: usize = 16;
+/// A message is taken for lost when so many later ones have arrived (RFC 5681 uses the same number).
+const OVERTAKEN_BY: u64 = 3;
+/// Arrivals after which an acknowledgement no longer waits for company.
+const UNREPORTED_MAX: u32 = 16;
+
+/// The sending side: a queue whose front is the oldest unacknowledged message.
+#[derive(Debug)]
+pub(crate) struct AckSender {
+    entries: VecDeque<Entry>,
+    /// Number of the front of `entries`; the receiver need not wait for anything below.
+    base: u64,
+    /// How many entries, from the front, were sent at least once.
+    sent: usize,
+    sent_bytes: usize,
+    pub(crate) bytes: usize,
+    /// Sent before, to be sent again.
+    due: BTreeSet<u64>,
+    expiry: Option<Time>,
+    backoff: u32,
+    outcomes: Outcomes,
+}
+
+/// An acknowledgement of what was never sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Impossible;
+
+impl AckSender {
+    pub(crate) fn new(first: u64) -> AckSender {
+        AckSender {
+            entries: VecDeque::new(),
+            base: first,
+            sent: 0,
+            sent_bytes: 0,
+            bytes: 0,
+            due: BTreeSet::new(),
+            expiry: None,
+            backoff: 0,
+            outcomes: Outcomes::new(first),
+        }
+    }
+
+    pub(crate) fn base(&self) -> u64 {
+        self.base
+    }
+
+    pub(crate) fn next_number(&self) -> u64 {
+        self.base + self.entries.len() as u64
+    }
+
+    pub(crate) fn pending(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn expiry(&self) -> Option<Time> {
+        self.expiry
+    }
+
+    pub(crate) fn push(&mut self, class: u8, body: Body) -> u64 {
+        self.bytes += body.len();
+        self.entries.push_back(Entry::new(class, body));
+        self.next_number() - 1
+    }
+
+    pub(crate) fn entry(&self, number: u64) -> Option<&Entry> {
+        self.entries.get(usize::try_from(number.checked_sub(self.base)?).ok()?)
+    }
+
+    /// The message to send next.
+    pub(crate) fn next_to_send(&self) -> Option<u64> {
+        if let Some(number) = self.next_to_repeat() {
+            return Some(number);
+        }
+        let entry = self.entries.get(self.sent)?;
+        let room = self.sent == 0 || self.sent_bytes + entry.body.len() <= WINDOW_BYTES;
+        ((self.sent as u64) < WINDOW && room).then_some(self.base + self.sent as u64)
+    }
+
+    /// The message to send next, if it was sent before.
+    pub(crate) fn next_to_repeat(&self) -> Option<u64> {
+        self.due.first().copied()
+    }
+
+    /// The message from [`AckSender::next_to_send`] was sent.
+    pub(crate) fn on_sent(&mut self, now: Time, number: u64, rto: Duration) {
+        let index = (number - self.base) as usize;
+        let entry = &mut self.entries[index];
+        entry.sent = now;
+        entry.attempts += 1;
+        self.due.remove(&number);
+        if index == self.sent {
+            self.sent += 1;
+            self.sent_bytes += entry.body.len();
+        }
+        if self.expiry.is_none() {
+            self.expiry = Some(now + rto);
+        }
+    }
+
+    /// All below `next` have arrived, and `next + 1 + i` has if bit `i` of `beyond` is set. Returns the
+    /// numbers that are now settled.
+    pub(crate) fn on_ack(
+        &mut self,
+        now: Time,
+        next: u64,
+        beyond: &[u64; ACK_WORDS_MAX],
+        rtt: &mut Rtt,
+        config: &Config,
+    ) -> Result<Range<u64>, Impossible> {
+        let end = self.base + self.sent as u64;
+        if next > end {
+            return Err(Impossible);
+        }
+        let old_base = self.base;
+        let mut progress = false;
+        let mut sample = None;
+        while self.base < next {
+            let entry = self.entries.pop_front().expect("next is not beyond what was sent");
+            self.due.remove(&self.base);
+            self.base += 1;
+            self.sent -= 1;
+            self.sent_bytes -= entry.body.len();
+            self.bytes -= entry.body.len();
+            progress = true;
+            if !entry.arrived && entry.attempts == 1 {
+                sample = Some(entry.sent);
+            }
+        }
+        let mut highest = None;
+        for bit in 0..WINDOW {
+            let number = next + 1 + bit;
+            if beyond[(bit / 64) as usize] >> (bit % 64) & 1 == 0 || number < self.base || number >= end {
+                continue;
+            }
+            highest = Some(number);
+            let entry = &mut self.entries[(number - self.base) as usize];
+            if !entry.arrived {
+                entry.arrived = true;
+                self.due.remove(&number);
+                progress = true;
+                if entry.attempts == 1 {
+                    sample = Some(entry.sent);
+                }
+            }
+        }
+        if let Some(sent) = sample {
+            rtt.sample(now.saturating_since(sent));
+        }
+        if let Some(highest) = highest {
+            self.repeat_overtaken(now, highest, rtt.overtaken(config));
+        }
+        if progress {
+            self.backoff = 0;
+            self.expiry = (self.sent > 0).then(|| now + rtt.rto(config, 0));
+        }
+        Ok(old_base..self.base)
+    }
+
+    fn repeat_overtaken(&mut self, now: Time, highest: u64, after: Duration) {
+        let lost = self.entries.iter().take(self.sent).zip(self.base..);
+        let lost = lost.take_while(|(_, number)| number + OVERTAKEN_BY <= highest);
+        let lost = lost.filter(|(entry, _)| !entry.arrived && entry.sent + after <= now);
+        self.due.extend(lost.map(|(_, number)| number));
+    }
+
+    pub(crate) fn on_timeout(&mut self, now: Time, rtt: &Rtt, config: &Config) {
+        if self.expiry.is_none_or(|at| at > now) {
+            return;
+        }
+        let missing =
+            self.entries.iter().take(self.sent).zip(self.base..).filter(|(entry, _)| !entry.arrived);
+        self.due.extend(missing.map(|(_, number)| number).take(BURST));
+        self.backoff = self.backoff.saturating_add(1);
+        self.expiry = (self.sent > 0).then(|| now + rtt.rto(config, self.backoff));
+    }
+
+    /// There is a new session with the same incarnation: what was in flight is sent again.
+    pub(crate) fn on_new_session(&mut self) {
+        let missing =
+            self.entries.iter().take(self.sent).zip(self.base..).filter(|(entry, _)| !entry.arrived);
+        self.due = missing.map(|(_, number)| number).collect();
+        self.backoff = 0;
+        self.expiry = None;
+    }
+
+    /// Nothing is sent until there is a session again.
+    pub(crate) fn on_session_end(&mut self) {
+        self.expiry = None;
+    }
+
+    /// Repeats a message at once; false if it is not waiting for an acknowledgement.
+    pub(crate) fn resend(&mut self, number: u64) -> bool {
+        let waiting = number < self.base + self.sent as u64 && self.entry(number).is_some_and(|e| !e.arrived);
+        if waiting {
+            self.due.insert(number);
+        }
+        waiting
+    }
+
+    /// Gives up everything, or only what was sent before. Returns the numbers given up.
+    pub(crate) fn fail(&mut self, reason: FailReason, sent_only: bool) -> Range<u64> {
+        let count = if sent_only { self.sent } else { self.entries.len() };
+        let first = self.base;
+        for entry in self.entries.drain(..count) {
+            self.bytes -= entry.body.len();
+            self.outcomes.fail(self.base, reason);
+            self.base += 1;
+        }
+        (self.sent, self.sent_bytes, self.backoff, self.expiry) = (0, 0, 0, None);
+        self.due.clear();
+        first..self.base
+    }
+
+    pub(crate) fn status(&self, number: u64) -> SendStatus {
+        if number >= self.next_number() {
+            SendStatus::Unknown
+        } else if number >= self.base {
+            SendStatus::Pending
+        } else {
+            self.outcomes.status(number)
+        }
+    }
+}
+
+/// The receiving side.
+#[derive(Debug, Default)]
+pub(crate) struct AckReceiver {
+    /// The next number to hand up; unknown before the first message.
+    next: Option<u64>,
+    held: BTreeMap<u64, (u8, Vec<u8>)>,
+    held_bytes: usize,
+    /// Arrivals since the last acknowledgement.
+    unreported: u32,
+    /// Until when an acknowledgement may wait for company.
+    report_at: Option<Time>,
+    /// It waits no longer.
+    pub(crate) report_due: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    New,
+    Duplicate,
+    /// Not taken: too far ahead of a missing one.
+    Full,
+}
+
+impl AckReceiver {
+    /// Takes a message; `base` is the oldest number the sender still has. Hands up what is in order.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
+    pub(crate) fn on_message(
+        &mut self,
+        now: Time,
+        number: u64,
+        base: u64,
+        class: u8,
+        body: &[u8],
+        config: &Config,
+        mut deliver: impl FnMut(u64, u8, Vec<u8>),
+    ) -> Arrival {
+        let next = self.next.map_or(base, |next| next.max(base));
+        if self.next.is_some_and(|old| old < next) {
+            self.drop_held_below(next);
+        }
+        self.next = Some(next);
+        let arrival = if number < next || self.held.contains_key(&number) {
+            Arrival::Duplicate
+        } else if number == next {
+            deliver(number, class, body.to_vec());
+            self.next = Some(number + 1);
+            Arrival::New
+        } else if number - next >= WINDOW || self.held_bytes + body.len() > config.reorder_bytes {
+            Arrival::Full
+        } else {
+            self.held_bytes += body.len();
+            self.held.insert(number, (class, body.to_vec()));
+            Arrival::New
+        };
+        self.deliver_held(&mut deliver);
+        self.unreported += 1;
+        self.report_due |=
+            arrival != Arrival::New || !self.held.is_empty() || self.unreported >= UNREPORTED_MAX;
+        self.report_at.get_or_insert(now + config.ack_delay);
+        arrival
+    }
+
+    fn deliver_held(&mut self, deliver: &mut impl FnMut(u64, u8, Vec<u8>)) {
+        while let Some((class, body)) = self.next.and_then(|next| self.held.remove(&next)) {
+            self.held_bytes -= body.len();
+            let number = self.next.expect("a held message was just found under it");
+            deliver(number, class, body);
+            self.next = Some(number + 1);
+        }
+    }
+
+    /// The sender has given up everything below `next`: no longer part of an ordered stream.
+    fn drop_held_below(&mut self, next: u64) {
+        let kept = self.held.split_off(&next);
+        self.held_bytes -= self.held.values().map(|(_, body)| body.len()).sum::<usize>();
+        self.held = kept;
+    }
+
+    /// When [`AckReceiver::on_timeout`] has something to do.
+    pub(crate) fn report_at(&self) -> Option<Time> {
+        self.report_at.filter(|_| !self.report_due)
+    }
+
+    pub(crate) fn on_timeout(&mut self, now: Time) {
+        self.report_due |= self.report_at.is_some_and(|at| at <= now);
+    }
+
+    /// Reports at once, whether something has arrived since the last time or not.
+    pub(crate) fn report_now(&mut self) {
+        self.report_due = self.next.is_some();
+    }
+
+    /// The acknowledgement, if one is owed, due or not: it costs little on a frame that is sent anyway.
+    pub(crate) fn take_report(&mut self) -> Option<(u64, [u64; ACK_WORDS_MAX])> {
+        if !std::mem::take(&mut self.report_due) && self.report_at.is_none() {
+            return None;
+        }
+        self.report_at = None;
+        self.unreported = 0;
+        let next = self.next?;
+        let mut beyond = [0; ACK_WORDS_MAX];
+        for number in self.held.keys() {
+            let bit = number - next - 1;
+            beyond[(bit / 64) as usize] |= 1 << (bit % 64);
+        }
+        Some((next, beyond))
+    }
+}

@@ -1,0 +1,79 @@
+use std::time::Duration;
+
+/// Limits and times of one [`Mml`](crate::Mml). All limits are per peer unless they say otherwise.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Longest message body in bytes, sent and accepted.
+    pub body_bytes_max: usize,
+    /// Messages are bundled into one frame up to this many bytes, so that a bundle fits one packet of an
+    /// ordinary network; a single longer message still travels in a frame of its own.
+    pub frame_bytes: usize,
+    /// Messages that may wait to be sent or acknowledged before `send` reports back-pressure.
+    pub queue_messages: usize,
+    /// Body bytes that may wait to be sent or acknowledged before `send` reports back-pressure.
+    pub queue_bytes: usize,
+    /// NACK messages kept for repair after they were sent.
+    pub history_messages: usize,
+    /// Body bytes of NACK messages kept for repair after they were sent.
+    pub history_bytes: usize,
+    /// Body bytes of ACK messages held back until the ones before them arrive; what exceeds it is not
+    /// acknowledged and comes again.
+    pub reorder_bytes: usize,
+    /// UNR messages kept while the session is being established; more are dropped and counted.
+    pub unr_while_connecting: usize,
+    /// Peers remembered at once, over all; each costs memory, and a principal may have many instances.
+    pub peers_max: usize,
+    /// Remembered peers that have not yet proved to be alive, over all; the oldest makes room.
+    pub half_open_max: usize,
+    /// Events waiting for `poll_event`, over all; at this number incoming frames are refused and counted.
+    pub events_max: usize,
+    /// Retransmission time-out before the first round trip is measured.
+    pub rto_initial: Duration,
+    /// Shortest retransmission time-out; covers the peer's `ack_delay` and its scheduling.
+    pub rto_min: Duration,
+    /// Longest interval between repetitions of anything.
+    pub rto_max: Duration,
+    /// How long an acknowledgement waits for a frame to ride on.
+    pub ack_delay: Duration,
+    /// How long a gap among NACK messages may be mere reordering before it is asked for.
+    pub nack_delay: Duration,
+    /// Silence after a NACK message before its sequence number is advertised, to show a lost tail.
+    pub advert_delay: Duration,
+    /// How long an unanswered handshake is repeated.
+    pub connect_timeout: Duration,
+    /// How long a peer that owes an answer may be silent before it is declared down.
+    pub dead_after: Duration,
+    /// At most one handshake per interval is provoked by frames of unknown sessions.
+    pub probe_interval: Duration,
+    /// An unused peer may be forgotten to make room after this time; must be well above the peers'
+    /// `dead_after`, or a message that is still being repeated could be delivered twice.
+    pub forget_after: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            body_bytes_max: 1 << 20,
+            frame_bytes: 1400,
+            queue_messages: 4096,
+            queue_bytes: 16 << 20,
+            history_messages: 1024,
+            history_bytes: 4 << 20,
+            reorder_bytes: 4 << 20,
+            unr_while_connecting: 16,
+            peers_max: 65_536,
+            half_open_max: 256,
+            events_max: 65_536,
+            rto_initial: Duration::from_millis(20),
+            rto_min: Duration::from_millis(2),
+            rto_max: Duration::from_millis(500),
+            ack_delay: Duration::from_micros(500),
+            nack_delay: Duration::from_millis(1),
+            advert_delay: Duration::from_millis(20),
+            connect_timeout: Duration::from_secs(5),
+            dead_after: Duration::from_secs(2),
+            probe_interval: Duration::from_millis(50),
+            forget_after: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Everything about one peer: the link to it, what is sent to it, what was received from it.
+
+use crate::ack::{AckReceiver, AckSender};
+use crate::handshake::{Hello, Nonce, NonceSource, StaticKeys};
+use crate::mac::MacKey;
+use crate::nack::{NackReceiver, NackSender};
+use crate::rtt::Rtt;
+use crate::session::{Repeat, Session};
+use crate::{
+    Body, Config, Counters, Delivery, DownReason, Event, FailReason, SendError, SendStatus, Sequence,
+};
+use cl_base::{Incarnation, PeerId, Time};
+use std::collections::VecDeque;
+use std::ops::Range;
+
+mod receive;
+mod transmit;
+
+/// What all peers share.
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) me: PeerId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) nonces: NonceSource,
+    pub(crate) counters: Counters,
+    pub(crate) events: VecDeque<Event>,
+}
+
+/// The state of the session.
+enum Link {
+    /// None. A frame of an unknown session makes us ask the peer for a new one.
+    Idle,
+    /// HELLO is repeated until `until`.
+    Connecting { until: Time, repeat: Repeat },
+    /// Keys are agreed. (An initiator may still repeat CONFIRM.)
+    Up(Box<Session>),
+    /// Ended on purpose by either side. Frames of the old session that are still under way are answered
+    /// by CLOSE and provoke no new one.
+    Closed(Box<Session>),
+}
+
+pub(crate) struct Peer {
+    pub(crate) id: PeerId,
+    keys: StaticKeys,
+    /// The latest incarnation that has proved to be alive.
+    pub(crate) known: Option<Incarnation>,
+    /// Our contribution to the next session, and until when it may be used.
+    nonce: Option<(Nonce, Time)>,
+    link: Link,
+    hello_due: bool,
+    /// HELLO_ACK to send: our contribution and the peer's.
+    reply_due: Option<(Hello, Hello)>,
+    /// A CLOSE frame to send.
+    parting: Option<Vec<u8>>,
+    /// When a frame of an unknown session was last answered.
+    probed: Option<Time>,
+    rtt: Rtt,
+    unr: VecDeque<(u64, u8, Body)>,
+    unr_bytes: usize,
+    unr_next: u64,
+    ack: AckSender,
+    nack: NackSender,
+    ack_in: AckReceiver,
+    nack_in: NackReceiver,
+    pub(crate) last_used: Time,
+    /// When this peer's timer is set.
+    pub(crate) armed: Option<Time>,
+    /// In the queue of peers that have something to send.
+    pub(crate) queued: bool,
+}
+
+impl Peer {
+    /// A peer to which messages are numbered from `first`.
+    pub(crate) fn new(now: Time, id: PeerId, pair_key: [u8; 32], first: u64) -> Peer {
+        Peer {
+            id,
+            keys: StaticKeys::new(pair_key),
+            known: None,
+            nonce: None,
+            link: Link::Idle,
+            hello_due: false,
+            reply_due: None,
+            parting: None,
+            probed: None,
+            rtt: Rtt::default(),
+            unr: VecDeque::new(),
+            unr_bytes: 0,
+            unr_next: first,
+            ack: AckSender::new(first),
+            nack: NackSender::new(first),
+            ack_in: AckReceiver::default(),
+            nack_in: NackReceiver::default(),
+            last_used: now,
+            armed: None,
+            queued: false,
+        }
+    }
+
+    pub(crate) fn handshake_key(&self) -> &MacKey {
+        &self.keys.handshake
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(self.link, Link::Up(_))
+    }
+
+    /// Nothing is known of it that would be missed.
+    pub(crate) fn is_half_open(&self) -> bool {
+        self.known.is_none() && matches!(self.link, Link::Idle) && self.is_drained()
+    }
+
+    /// Nothing is on its way to it.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.ack.pending() == 0 && self.nack.is_settled() && self.unr.is_empty()
+    }
+
+    /// Larger than every number used so far.
+    pub(crate) fn numbers_end(&self) -> u64 {
+        self.unr_next.max(self.ack.next_number()).max(self.nack.next_number())
+    }
+
+    pub(crate) fn connect(&mut self, now: Time, cx: &mut Context) {
+        if matches!(self.link, Link::Idle | Link::Closed(_)) {
+            let until = now + cx.config.connect_timeout;
+            self.refresh_nonce(now, cx);
+            self.nonce = self.nonce.map(|(nonce, _)| (nonce, until));
+            self.link = Link::Connecting { until, repeat: Repeat::new(now, &cx.config) };
+            self.hello_due = true;
+        }
+    }
+
+    fn refresh_nonce(&mut self, now: Time, cx: &mut Context) -> Nonce {
+        match self.nonce {
+            Some((nonce, until)) if now < until => nonce,
+            _ => {
+                let nonce = cx.nonces.draw();
+                self.nonce = Some((nonce, now + cx.config.connect_timeout));
+                nonce
+            }
+        }
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        now: Time,
+        cx: &mut Context,
+        delivery: Delivery,
+        class: u8,
+        body: Body,
+    ) -> Result<Sequence, SendError> {
+        self.last_used = now;
+        self.connect(now, cx);
+        let up = self.is_up();
+        if delivery == Delivery::Unr && !up && self.unr.len() >= cx.config.unr_while_connecting {
+            cx.counters.unr_dropped += 1;
+            self.unr_next += 1;
+            return Ok(Sequence { delivery, number: self.unr_next - 1 });
+        }
+        let messages = self.ack.pending() + self.nack.unsent() + self.unr.len();
+        let bytes = self.ack.bytes + self.nack.unsent_bytes + self.unr_bytes;
+        if messages >= cx.config.queue_messages || bytes + body.len() > cx.config.queue_bytes {
+            cx.counters.backpressure += 1;
+            return Err(SendError::Backpressure(body));
+        }
+        let number = match delivery {
+            Delivery::Unr => {
+                self.unr_bytes += body.len();
+                self.unr.push_back((self.unr_next, class, body));
+                self.unr_next += 1;
+                self.unr_next - 1
+            }
+            Delivery::Ack => self.ack.push(class, body),
+            Delivery::Nack => self.nack.push(class, body),
+        };
+        Ok(Sequence { delivery, number })
+    }
+
+    pub(crate) fn status(&self, seq: Sequence) -> SendStatus {
+        match seq.delivery {
+            Delivery::Unr
+                if self.unr.front().is_some_and(|u| u.0 <= seq.number) && seq.number < self.unr_next =>
+            {
+                SendStatus::Pending
+            }
+            Delivery::Unr => SendStatus::Unknown,
+            Delivery::Ack => self.ack.status(seq.number),
+            Delivery::Nack => self.nack.status(seq.number),
+        }
+    }
+
+    pub(crate) fn resend(&mut self, seq: Sequence) -> bool {
+        match seq.delivery {
+            _ if !self.is_up() => false,
+            Delivery::Unr => false,
+            Delivery::Ack => self.ack.resend(seq.number),
+            Delivery::Nack => self.nack.resend(seq.number),
+        }
+    }
+
+    pub(crate) fn group_ack(&mut self) {
+        if self.is_up() {
+            self.ack_in.report_now();
+            self.nack_in.report_now();
+        }
+    }
+
+    pub(crate) fn disconnect(&mut self, now: Time, cx: &mut Context) {
+        match std::mem::replace(&mut self.link, Link::Idle) {
+            Link::Up(session) => self.close(cx, session),
+            Link::Closed(session) => self.link = Link::Closed(session),
+            Link::Idle | Link::Connecting { .. } => {}
+        }
+        self.last_used = now;
+        self.on_session_end(cx, FailReason::Disconnected);
+    }
+
+    fn close(&mut self, cx: &mut Context, mut session: Box<Session>) {
+        self.parting = Some(transmit::close_frame(cx, self.id, &mut session));
+        self.link = Link::Closed(session);
+    }
+
+    /// The peer is gone, or wants to be.
+    fn go_down(&mut self, cx: &mut Context, reason: DownReason) {
+        let (down, fail) = (
+            std::mem::replace(&mut self.link, Link::Idle),
+            match reason {
+                DownReason::Unreachable => FailReason::Unreachable,
+                DownReason::Silent => FailReason::Silent,
+                DownReason::Closed => FailReason::Closed,
+            },
+        );
+        if let (Link::Up(session), DownReason::Closed) = (down, reason) {
+            self.link = Link::Closed(session);
+        }
+        cx.events.push_back(Event::Down { peer: self.id, reason });
+        self.on_session_end(cx, fail);
+    }
+
+    fn on_session_end(&mut self, cx: &mut Context, reason: FailReason) {
+        self.nonce = None;
+        self.hello_due = false;
+        cx.counters.unr_dropped += self.unr.len() as u64;
+        self.unr.clear();
+        self.unr_bytes = 0;
+        let (ack, nack) = (self.ack.fail(reason, false), self.nack.fail(reason, false));
+        self.report_failed(cx, Delivery::Ack, ack, reason);
+        self.report_failed(cx, Delivery::Nack, nack, reason);
+        self.ack.on_session_end();
+        self.nack.on_session_end();
+        self.nack_in.on_session_end();
+    }
+
+    fn report_failed(&self, cx: &mut Context, delivery: Delivery, numbers: Range<u64>, reason: FailReason) {
+        let failed = |number| Event::Failed { peer: self.id, seq: Sequence { delivery, number }, reason };
+        cx.events.extend(numbers.map(failed));
+    }
+
+    /// The earliest time at which [`Peer::on_timeout`] has something to do.
+    pub(crate) fn next_timeout(&self, config: &Config) -> Option<Time> {
+        let link = match &self.link {
+            Link::Idle | Link::Closed(_) => return None,
+            Link::Connecting { until, repeat } => return Some(repeat.at.min(*until)),
+            Link::Up(session) => [
+                session.confirm.map(|repeat| repeat.at),
+                session.waiting_since.map(|since| since + config.dead_after),
+            ],
+        };
+        let streams = [self.ack.expiry(), self.nack.advert_at(), self.nack_in.ask_at()];
+        link.into_iter().chain(streams).chain([self.ack_in.report_at()]).flatten().min()
+    }
+}
