@@ -1,0 +1,266 @@
+//! Parties on a network that loses, delays, repeats, reorders, alters, records and replays frames, in
+//! virtual time from one seed; and the judge of what they are told.
+
+use cl_base::{Incarnation, PeerId, Rng, Time};
+use mml_proto::{Config, Delivery, Event, Mml, SendStatus, Sequence};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Chances in 1000 per frame.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Faults {
+    pub(crate) lose: u64,
+    pub(crate) duplicate: u64,
+    pub(crate) corrupt: u64,
+    /// A recorded frame is sent again, to anybody, as if from anybody.
+    pub(crate) replay: u64,
+    pub(crate) delay_max: Duration,
+}
+
+/// What the judge remembers of a message that was sent.
+#[derive(Clone, Debug)]
+struct Sent {
+    from: PeerId,
+    incarnation: Incarnation,
+    to: PeerId,
+    class: u8,
+    seq: Sequence,
+    delivered: BTreeSet<Incarnation>,
+    outcome: SendStatus,
+}
+
+pub(crate) struct World {
+    pub(crate) now: Time,
+    pub(crate) rng: Rng,
+    pub(crate) faults: Faults,
+    pub(crate) parties: Vec<Mml>,
+    config: Config,
+    network: BTreeMap<(Time, u64), (PeerId, PeerId, Vec<u8>)>,
+    recorded: Vec<(PeerId, PeerId, Vec<u8>)>,
+    /// Frames of equal delay arrive in the order of sending.
+    put_number: u64,
+    lives: u64,
+    sent: BTreeMap<u64, Sent>,
+    by_name: BTreeMap<(PeerId, Incarnation, PeerId, Sequence), u64>,
+    /// Last ACK number per (sender, its life, receiver, its life).
+    order: BTreeMap<(PeerId, Incarnation, PeerId, Incarnation), u64>,
+    pub(crate) events: Vec<(PeerId, Event)>,
+}
+
+pub(crate) fn id(party: usize) -> PeerId {
+    PeerId::new(100 + party as u32, party as u32 % 2)
+}
+
+/// A stand-in for the key exchange: symmetric, different for each pair of principals.
+pub(crate) fn pair_key(me: PeerId, peer: PeerId) -> Option<[u8; 32]> {
+    let known = |id: PeerId| (100..110).contains(&id.principal.0);
+    let (low, high) = (me.min(peer).principal.0, me.max(peer).principal.0);
+    let text = [low.to_le_bytes(), high.to_le_bytes()].concat();
+    (known(me) && known(peer)).then(|| *blake3::hash(&text).as_bytes())
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, parties: usize, config: Config, faults: Faults) -> World {
+        let mut world = World {
+            now: Time::from_nanos(1_000_000_000),
+            rng: Rng::new(seed),
+            faults,
+            parties: Vec::new(),
+            config,
+            network: BTreeMap::new(),
+            recorded: Vec::new(),
+            put_number: 0,
+            lives: 0,
+            sent: BTreeMap::new(),
+            by_name: BTreeMap::new(),
+            order: BTreeMap::new(),
+            events: Vec::new(),
+        };
+        for party in 0..parties {
+            let mml = world.life(party);
+            world.parties.push(mml);
+        }
+        world
+    }
+
+    fn life(&mut self, party: usize) -> Mml {
+        self.lives += 1;
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&self.rng.next_u64().to_le_bytes());
+        Mml::new(self.config.clone(), id(party), Incarnation(self.lives), Box::new(pair_key), seed)
+    }
+
+    pub(crate) fn restart(&mut self, party: usize) {
+        let mml = self.life(party);
+        self.parties[party] = mml;
+    }
+
+    pub(crate) fn send(&mut self, from: usize, to: usize, delivery: Delivery, len: usize) -> Option<u64> {
+        let name = self.sent.len() as u64;
+        let class = self.rng.below(3) as u8;
+        let mut body = name.to_le_bytes().to_vec();
+        body.resize(len.max(8), name as u8);
+        let seq = self.parties[from].send(self.now, id(to), delivery, class, body).ok()?;
+        let incarnation = self.parties[from].incarnation();
+        let sent = Sent {
+            from: id(from),
+            incarnation,
+            to: id(to),
+            class,
+            seq,
+            delivered: BTreeSet::new(),
+            outcome: SendStatus::Pending,
+        };
+        self.sent.insert(name, sent);
+        assert_eq!(
+            self.by_name.insert((id(from), incarnation, id(to), seq), name),
+            None,
+            "a sequence number twice"
+        );
+        self.pump();
+        Some(name)
+    }
+
+    /// Everything that is to happen until `until`, in order.
+    pub(crate) fn run_until(&mut self, until: Time) {
+        self.pump();
+        loop {
+            let arrival = self.network.first_key_value().map(|((at, _), _)| *at);
+            let timer = self.parties.iter().filter_map(Mml::next_timeout).min();
+            let Some(next) = arrival.into_iter().chain(timer).min().filter(|at| *at <= until) else { break };
+            self.now = self.now.max(next);
+            if arrival == Some(next) {
+                let (_, (from, to, frame)) = self.network.pop_first().expect("just seen");
+                self.party(to).handle(next, from, &frame);
+            } else {
+                for party in &mut self.parties {
+                    party.handle_timeout(next);
+                }
+            }
+            self.pump();
+        }
+        self.now = self.now.max(until);
+    }
+
+    pub(crate) fn run_for(&mut self, time: Duration) {
+        self.run_until(self.now + time);
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.network.is_empty() && self.parties.iter().all(|p| p.next_timeout().is_none())
+    }
+
+    pub(crate) fn party(&mut self, peer: PeerId) -> &mut Mml {
+        &mut self.parties[peer.principal.0 as usize - 100]
+    }
+
+    pub(crate) fn pump(&mut self) {
+        let mut frame = Vec::new();
+        for party in 0..self.parties.len() {
+            while let Some(event) = self.parties[party].poll_event() {
+                self.judge(party, &event);
+                self.events.push((id(party), event));
+            }
+            while let Some(to) = self.parties[party].poll_transmit(self.now, &mut frame) {
+                self.transmit(id(party), to, frame.clone());
+            }
+        }
+    }
+
+    fn transmit(&mut self, from: PeerId, to: PeerId, frame: Vec<u8>) {
+        self.recorded.push((from, to, frame.clone()));
+        let faults = self.faults;
+        if self.rng.chance(faults.replay, 1000) {
+            let (mut from, mut to, frame) =
+                self.rng.pick(&self.recorded).expect("one was just recorded").clone();
+            if self.rng.chance(1, 4) {
+                from = id(self.rng.below(self.parties.len() as u64) as usize);
+                to = id(self.rng.below(self.parties.len() as u64) as usize);
+            }
+            self.put(from, to, frame);
+        }
+        if self.rng.chance(faults.duplicate, 1000) {
+            self.put(from, to, frame.clone());
+        }
+        if !self.rng.chance(faults.lose, 1000) {
+            let mut frame = frame;
+            if self.rng.chance(faults.corrupt, 1000) {
+                let bit = self.rng.below(frame.len() as u64 * 8);
+                frame[bit as usize / 8] ^= 1 << (bit % 8);
+            }
+            self.put(from, to, frame);
+        }
+    }
+
+    /// On the way, with a delay.
+    pub(crate) fn put(&mut self, from: PeerId, to: PeerId, frame: Vec<u8>) {
+        let most = self.faults.delay_max.as_nanos() as u64;
+        let delay = Duration::from_nanos(50_000 + self.rng.below(most + 1));
+        self.put_number += 1;
+        self.network.insert((self.now + delay, self.put_number), (from, to, frame));
+    }
+
+    pub(crate) fn replay_everything(&mut self) {
+        for (from, to, frame) in self.recorded.clone() {
+            self.put(from, to, frame);
+        }
+    }
+
+    fn judge(&mut self, party: usize, event: &Event) {
+        let me = id(party);
+        let my_life = self.parties[party].incarnation();
+        match event {
+            Event::Message { from, incarnation, class, seq, body } => {
+                let name = u64::from_le_bytes(body[..8].try_into().expect("every message has a name"));
+                let sent = self.sent.get_mut(&name).expect("a message that nobody has sent");
+                assert!(body[8..].iter().all(|b| *b == name as u8), "an altered body");
+                assert_eq!((sent.from, sent.incarnation, sent.to), (*from, *incarnation, me), "an impostor");
+                assert_eq!((sent.class, sent.seq), (*class, *seq), "another message's header");
+                assert!(sent.delivered.insert(my_life), "delivered twice: {seq} from {from}");
+                if seq.delivery == Delivery::Ack {
+                    let last = self.order.insert((*from, *incarnation, me, my_life), seq.number);
+                    assert!(last.is_none_or(|last| last < seq.number), "out of order: {seq} after {last:?}");
+                    assert_eq!(
+                        sent.delivered.len(),
+                        1,
+                        "an ACK message delivered to two lives of the receiver"
+                    );
+                }
+            }
+            Event::Delivered { peer, seq } => {
+                let name = self.by_name[&(me, my_life, *peer, *seq)];
+                let sent = self.sent.get_mut(&name).expect("it has a name");
+                assert_eq!(sent.outcome, SendStatus::Pending);
+                assert!(!sent.delivered.is_empty(), "acknowledged but not delivered: {seq}");
+                sent.outcome = SendStatus::Delivered;
+            }
+            Event::Failed { peer, seq, reason } => {
+                let name = self.by_name[&(me, my_life, *peer, *seq)];
+                let sent = self.sent.get_mut(&name).expect("it has a name");
+                assert_eq!(sent.outcome, SendStatus::Pending);
+                sent.outcome = SendStatus::Failed(*reason);
+            }
+            Event::Up { .. } | Event::Restarted { .. } | Event::Down { .. } | Event::Gap { .. } => {}
+        }
+    }
+
+    /// Whether message `name` was handed up to some life of its receiver.
+    pub(crate) fn was_delivered(&self, name: u64) -> bool {
+        !self.sent[&name].delivered.is_empty()
+    }
+
+    /// No ACK message of a party still living is left without an outcome, and `status` agrees with the events.
+    pub(crate) fn check_settled(&self) {
+        for sent in self.sent.values() {
+            let sender = self.parties.iter().find(|p| p.me() == sent.from).expect("parties stay");
+            if sender.incarnation() == sent.incarnation && sent.seq.delivery == Delivery::Ack {
+                assert_ne!(sent.outcome, SendStatus::Pending, "no outcome: {sent:?}");
+                assert_eq!(sender.status(sent.to, sent.seq), sent.outcome);
+            }
+        }
+    }
+
+    pub(crate) fn settled_as_delivered(&self) -> usize {
+        self.sent.values().filter(|s| s.outcome == SendStatus::Delivered).count()
+    }
+}
