@@ -17,3 +17,5 @@ pub mod heartbeat;
 pub mod identity;
 pub mod manager;
 pub mod part;
+pub mod pmi;
+pub mod replicated;
