@@ -15,7 +15,7 @@ use cl_base::{PeerId, Time};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 /// Addresses remembered for one peer: as many as it plausibly has network interfaces.
@@ -126,7 +126,7 @@ impl Endpoint {
         let (transport, reason) = transport::open(&config, choice, mtu, &pool)?;
         let clock = Clock::new();
         tracing::info!(
-            me = %config.me, addr = %transport.local_addr(), transport = %transport.kind(), mtu, reason,
+            me = %config.me, addr = %transport.socket().local_addr(), transport = %transport.kind(), mtu, reason,
             "endpoint open"
         );
         Ok(Endpoint {
@@ -154,7 +154,7 @@ impl Endpoint {
 
     /// The address the socket is bound to.
     pub fn local_addr(&self) -> SocketAddr {
-        self.transport.local_addr()
+        self.transport.socket().local_addr()
     }
 
     /// The largest datagram in bytes, `cl`'s header included.
@@ -165,6 +165,12 @@ impl Endpoint {
     /// The longest message that travels in one datagram, in bytes.
     pub fn unfragmented_len_max(&self) -> usize {
         self.mtu - HEADER_LEN
+    }
+
+    /// Bytes of arrivals the socket holds until they are polled, by the system's count, which is about
+    /// twice the contents. What exceeds it is lost.
+    pub fn receive_buffer(&self) -> usize {
+        self.transport.socket().receive_buffer()
     }
 
     /// What carries the datagrams.
@@ -329,7 +335,7 @@ impl Endpoint {
 
     /// The descriptor that becomes writable when the socket takes datagrams again.
     pub(crate) fn writable_fd(&self) -> RawFd {
-        self.transport.writable_fd()
+        self.transport.socket().as_raw_fd()
     }
 
     /// Prepares for a sleep on [`Endpoint::readable_fd`]. False if there is something to poll already.
@@ -360,7 +366,7 @@ impl Endpoint {
             let index = outgoing.next;
             let header = Repr { source: self.me, destination: to, message, geometry, index }.to_bytes();
             let contents = &buf[geometry.range(index)];
-            match self.transport.send(addr, &[IoSlice::new(&header), IoSlice::new(contents)]) {
+            match self.transport.socket().send(addr, &[IoSlice::new(&header), IoSlice::new(contents)]) {
                 Ok(()) => {
                     outgoing.next += 1;
                     self.stats.datagrams_sent += 1;
@@ -427,5 +433,45 @@ impl std::fmt::Debug for Endpoint {
             .field("addr", &self.local_addr())
             .field("transport", &self.transport())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ring_takes_over_once_the_caller_wants_to_sleep() {
+        let (me, peer) = (PeerId::new(1, 0), PeerId::new(2, 0));
+        let config = |me| EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)));
+        let mut a =
+            Endpoint::open(EndpointConfig { transport: TransportChoice::Uring, ..config(me) }).unwrap();
+        let mut b =
+            Endpoint::open(EndpointConfig { transport: TransportChoice::Mio, ..config(peer) }).unwrap();
+        b.resolve(me, a.local_addr());
+        b.send(me, b.alloc_copy(b"before").unwrap()).unwrap();
+        assert!(!a.prepare_park(), "it has not been polled yet");
+        assert_eq!(&a.poll().unwrap().buf[..], b"before");
+        assert!(a.poll().is_none());
+        assert!(!a.prepare_park(), "the ring is only being enabled");
+        b.send(me, b.alloc_copy(b"between").unwrap()).unwrap();
+        assert_eq!(&a.poll().unwrap().buf[..], b"between");
+        // More than the ring has buffers.
+        for round in 0..1000u32 {
+            assert!(a.poll().is_none());
+            assert!(a.prepare_park());
+            for i in 0..=round % 7 {
+                b.send(me, b.alloc_copy(&(round + i).to_le_bytes()).unwrap()).unwrap();
+            }
+            assert!(!a.prepare_park(), "a datagram has arrived");
+            for i in 0..=round % 7 {
+                let received = a.poll().unwrap();
+                assert_eq!(
+                    (&received.buf[..], received.addr),
+                    (&(round + i).to_le_bytes()[..], b.local_addr())
+                );
+                assert_eq!(received.buf.headroom(), crate::HEADROOM);
+            }
+        }
     }
 }

@@ -22,6 +22,33 @@ pub(crate) fn memfd(name: &std::ffi::CStr, len: u64) -> io::Result<File> {
     Ok(file)
 }
 
+/// Asks for socket buffers of `bytes` each way: beyond the system's limit (net.core.rmem_max) if we may, up
+/// to it otherwise.
+pub(crate) fn set_socket_buffers(socket: &socket2::Socket, bytes: usize) -> io::Result<()> {
+    let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    let force = |option| {
+        let size = size_of_val(&value) as libc::socklen_t;
+        let at = (&raw const value).cast();
+        // SAFETY: `value` is a C int, as the option wants, and outlives the call.
+        check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, at, size) })
+    };
+    if force(libc::SO_RCVBUFFORCE).is_err() {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    if force(libc::SO_SNDBUFFORCE).is_err() {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    Ok(())
+}
+
+/// A counter that is readable while it is not zero.
+pub(crate) fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers are passed.
+    let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+    // SAFETY: the kernel has just handed us this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// An alarm that makes a file descriptor readable; exact where `epoll_wait` counts in milliseconds.
 #[derive(Debug)]
 pub(crate) struct AlarmFd(OwnedFd);

@@ -1,13 +1,15 @@
 //! What carries datagrams: one small trait, [`Transport`], and those who keep it.
 
 mod mio;
+mod ring;
 mod socket;
+mod uring;
 
 use crate::endpoint::{EndpointConfig, OpenError, TransportChoice};
 use crate::pool::{Buf, Pool};
-use socket::UdpSocket;
+pub(crate) use socket::UdpSocket;
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
@@ -41,23 +43,19 @@ pub(crate) enum Recv {
     Failed,
 }
 
-/// Unreliable datagrams, without waiting.
+/// Unreliable datagrams over a UDP socket, without waiting: how they are received. Sending is a plain call
+/// everywhere, for that is the fastest way.
 pub(crate) trait Transport: Send {
     fn kind(&self) -> TransportKind;
 
-    fn local_addr(&self) -> SocketAddr;
-
-    /// Sends one datagram made of `parts`, which are free again on return.
-    fn send(&mut self, to: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()>;
+    /// The socket, to send on.
+    fn socket(&self) -> &UdpSocket;
 
     /// The next datagram.
     fn recv(&mut self, pool: &Pool) -> Recv;
 
     /// Becomes readable when [`Transport::recv`] may have something.
     fn readable_fd(&self) -> RawFd;
-
-    /// Becomes writable when a send that would have blocked may succeed.
-    fn writable_fd(&self) -> RawFd;
 
     /// Sees to it that arrivals make [`Transport::readable_fd`] readable. False if something has arrived
     /// already. Called when `recv` has had nothing.
@@ -82,9 +80,36 @@ pub(crate) fn open(
     }
     let socket = UdpSocket::bind(config.bind, config.socket_buffer)
         .map_err(|error| OpenError::Socket { addr: config.bind, error })?;
-    let reason = match choice {
-        TransportChoice::Mio => "asked for",
-        TransportChoice::Auto | TransportChoice::Uring => "io_uring is not built in yet",
+    if choice == TransportChoice::Mio {
+        return Ok((Box::new(mio::Mio::new(socket, mtu)), "asked for".to_owned()));
+    }
+    let ring = match config.refuse_uring {
+        Some(kind) => Err((socket, kind.into())),
+        None => uring::Uring::new(socket, mtu),
     };
-    Ok((Box::new(mio::Mio::new(socket, mtu)), reason.to_owned()))
+    match ring {
+        Ok(uring) => {
+            let reason = if choice == TransportChoice::Uring { "asked for" } else { "io_uring is available" };
+            Ok((Box::new(uring), reason.to_owned()))
+        }
+        Err((_, error)) if choice == TransportChoice::Uring => Err(OpenError::Uring(error)),
+        Err((socket, error)) => {
+            let reason = refusal(&error);
+            tracing::warn!(%reason, "falling back to mio");
+            Ok((Box::new(mio::Mio::new(socket, mtu)), reason))
+        }
+    }
+}
+
+/// Why there is no io_uring, for people.
+fn refusal(error: &io::Error) -> String {
+    let why = match error.raw_os_error() {
+        Some(libc::ENOSYS) => "the kernel has no io_uring",
+        Some(libc::EPERM | libc::EACCES) => "io_uring is forbidden here (by a sysctl or a container)",
+        Some(libc::EINVAL) => "the kernel is older than Linux 6.1",
+        Some(libc::ENOMEM) => "io_uring may lock no more memory (RLIMIT_MEMLOCK)",
+        Some(libc::EMFILE | libc::ENFILE) => "no descriptor is left for io_uring",
+        _ => "io_uring is refused",
+    };
+    format!("{why}: {error}")
 }

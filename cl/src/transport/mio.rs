@@ -1,7 +1,7 @@
 use super::{Recv, Transport, TransportKind, UdpSocket};
-use crate::pool::{Buf, Pool};
-use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use crate::header::HEADER_LEN;
+use crate::pool::{Buf, HEADROOM, Pool};
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
 /// UDP with one non-blocking call for each datagram: works everywhere, and is the fastest way for a
@@ -24,12 +24,8 @@ impl Transport for Mio {
         TransportKind::Mio
     }
 
-    fn local_addr(&self) -> SocketAddr {
-        self.socket.local_addr()
-    }
-
-    fn send(&mut self, to: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()> {
-        self.socket.send(to, parts)
+    fn socket(&self) -> &UdpSocket {
+        &self.socket
     }
 
     fn recv(&mut self, pool: &Pool) -> Recv {
@@ -37,10 +33,6 @@ impl Transport for Mio {
     }
 
     fn readable_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
-    }
-
-    fn writable_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
 
@@ -55,7 +47,11 @@ pub(super) fn recv_directly(socket: &UdpSocket, mtu: usize, next: &mut Option<Bu
     let mut buf = match next.take() {
         Some(buf) => buf,
         None => match pool.alloc(mtu) {
-            Ok(buf) => buf,
+            Ok(mut buf) => {
+                // So that the contents begin, behind our header, where those of a fresh buffer do.
+                buf.set_range(HEADROOM - HEADER_LEN, HEADROOM - HEADER_LEN);
+                buf
+            }
             Err(_) => return Recv::Starved,
         },
     };
@@ -66,8 +62,6 @@ pub(super) fn recv_directly(socket: &UdpSocket, mtu: usize, next: &mut Option<Bu
         }
         Err(error) => {
             *next = Some(buf);
-            // "Connection refused" is an ICMP message about something we sent: no news for a layer
-            // without promises.
             match error.kind() {
                 io::ErrorKind::WouldBlock => Recv::Empty,
                 _ => Recv::Failed,

@@ -1,40 +1,52 @@
+use crate::sys;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 
 /// A bound, non-blocking UDP socket.
-pub(super) struct UdpSocket {
+pub(crate) struct UdpSocket {
     socket: std::net::UdpSocket,
     local: SocketAddr,
+    receive_buffer: usize,
 }
 
 impl UdpSocket {
     /// Binds to `addr`, with buffers of `buffer` bytes each way or as many as the system allows.
-    pub(super) fn bind(addr: SocketAddr, buffer: usize) -> io::Result<UdpSocket> {
+    pub(crate) fn bind(addr: SocketAddr, buffer: usize) -> io::Result<UdpSocket> {
         let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, None)?;
         socket.set_nonblocking(true)?;
-        // The system trims these to its limit (net.core.rmem_max) without an error.
-        socket.set_recv_buffer_size(buffer)?;
-        socket.set_send_buffer_size(buffer)?;
+        sys::set_socket_buffers(&socket, buffer)?;
+        let receive_buffer = socket.recv_buffer_size()?;
+        if receive_buffer < buffer {
+            tracing::info!(
+                granted = receive_buffer,
+                wanted = buffer,
+                "small socket buffer: bursts may be lost (net.core.rmem_max)"
+            );
+        }
         socket.bind(&addr.into())?;
         let socket = std::net::UdpSocket::from(socket);
-        Ok(UdpSocket { local: socket.local_addr()?, socket })
+        Ok(UdpSocket { local: socket.local_addr()?, receive_buffer, socket })
     }
 
-    pub(super) fn local_addr(&self) -> SocketAddr {
+    pub(crate) fn local_addr(&self) -> SocketAddr {
         self.local
     }
 
+    pub(crate) fn receive_buffer(&self) -> usize {
+        self.receive_buffer
+    }
+
     /// Sends one datagram made of `parts`.
-    pub(super) fn send(&self, to: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()> {
+    pub(crate) fn send(&self, to: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()> {
         let sent = socket2::SockRef::from(&self.socket).send_to_vectored(parts, &SockAddr::from(to))?;
         debug_assert_eq!(sent, parts.iter().map(|p| p.len()).sum::<usize>(), "UDP sends all or nothing");
         Ok(())
     }
 
     /// Receives one datagram into `into`; the rest of a longer one is lost.
-    pub(super) fn recv(&self, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    pub(crate) fn recv(&self, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.socket.recv_from(into)
     }
 }

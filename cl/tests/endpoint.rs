@@ -1,0 +1,174 @@
+//! Messages between two endpoints over the loopback device, by each transport.
+
+use cl::{
+    Buf, Endpoint, EndpointConfig, HEADER_LEN, MESSAGE_LEN_MAX, OpenError, PoolConfig, Received, Refusal,
+    SizeClass, TransportChoice, TransportKind,
+};
+use cl_base::PeerId;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+const ALICE: PeerId = PeerId::new(1, 0);
+const BOB: PeerId = PeerId::new(2, 0);
+const EACH: [TransportChoice; 2] = [TransportChoice::Uring, TransportChoice::Mio];
+
+fn config(me: PeerId, transport: TransportChoice) -> EndpointConfig {
+    EndpointConfig { transport, ..EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0))) }
+}
+
+fn pair(a: EndpointConfig, b: EndpointConfig) -> (Endpoint, Endpoint) {
+    let (mut a, mut b) = (Endpoint::open(a).unwrap(), Endpoint::open(b).unwrap());
+    a.resolve(BOB, b.local_addr());
+    b.resolve(ALICE, a.local_addr());
+    (a, b)
+}
+
+fn poll_within(endpoint: &mut Endpoint, limit: Duration) -> Option<Received> {
+    let start = Instant::now();
+    while start.elapsed() < limit {
+        if let Some(received) = endpoint.poll() {
+            return Some(received);
+        }
+    }
+    None
+}
+
+fn filled(endpoint: &Endpoint, len: usize) -> Buf {
+    let mut buf = endpoint.alloc(len).unwrap();
+    buf.resize(len);
+    buf.iter_mut().enumerate().for_each(|(i, b)| *b = (i * 7 >> 2) as u8);
+    buf
+}
+
+fn lens_around_every_boundary(endpoint: &Endpoint) -> Vec<usize> {
+    // A message that a small socket buffer cannot hold at once is lost on the loopback device.
+    let max = (1 << 20).min(endpoint.receive_buffer() / 4);
+    let one = endpoint.unfragmented_len_max();
+    [0, 1, 7, 100, one - 1, one, one + 1, 2 * one, 2 * one + 1, 100_000, 1 << 20]
+        .into_iter()
+        .filter(|&len| len <= max)
+        .collect()
+}
+
+#[test]
+fn messages_of_every_length_arrive_whole() {
+    for transport in EACH {
+        for mtu in [None, Some(1452), Some(9000)] {
+            let with_mtu = |me| EndpointConfig { mtu, ..config(me, transport) };
+            let (mut a, mut b) = pair(with_mtu(ALICE), with_mtu(BOB));
+            for len in lens_around_every_boundary(&b) {
+                let sent = filled(&a, len);
+                let copy = sent.to_vec();
+                a.send(BOB, sent).unwrap();
+                let received = poll_within(&mut b, Duration::from_secs(5))
+                    .unwrap_or_else(|| panic!("{transport:?} mtu {mtu:?} len {len}: {:?}", b.stats()));
+                assert_eq!((received.from, received.addr), (ALICE, a.local_addr()));
+                assert_eq!(received.buf[..], copy[..], "{transport:?} mtu {mtu:?} len {len}");
+            }
+            assert_eq!(b.stats().drops.total(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_refused_io_uring_falls_back_to_mio_and_says_why() {
+    let mut config = config(ALICE, TransportChoice::Auto);
+    config.refuse_uring = Some(io::ErrorKind::PermissionDenied);
+    let endpoint = Endpoint::open(config.clone()).unwrap();
+    assert_eq!(endpoint.transport(), TransportKind::Mio);
+    assert!(endpoint.transport_reason().contains("io_uring"), "{}", endpoint.transport_reason());
+
+    config.transport = TransportChoice::Uring;
+    assert!(matches!(Endpoint::open(config), Err(OpenError::Uring(_))), "asked for by name, it is an error");
+}
+
+#[test]
+fn refused_sends_hand_the_message_back_with_the_reason() {
+    let mut a = Endpoint::open(config(ALICE, TransportChoice::Auto)).unwrap();
+    let error = a.send(BOB, filled(&a, 10)).unwrap_err();
+    assert_eq!((error.reason, error.buf.len()), (Refusal::Unresolved, 10));
+    assert!(!error.is_backpressure());
+
+    let pool = PoolConfig { classes: vec![SizeClass { capacity: MESSAGE_LEN_MAX + 1, count: 4 }] };
+    let mut a = Endpoint::open(EndpointConfig { pool, ..config(ALICE, TransportChoice::Auto) }).unwrap();
+    a.resolve(BOB, a.local_addr());
+    let error = a.send(BOB, filled(&a, MESSAGE_LEN_MAX + 1)).unwrap_err();
+    assert_eq!((error.reason, error.buf.len()), (Refusal::TooLong, MESSAGE_LEN_MAX + 1));
+}
+
+#[test]
+fn messages_go_to_the_address_learnt_last() {
+    let (mut a, mut b) = pair(config(ALICE, TransportChoice::Mio), config(BOB, TransportChoice::Mio));
+    let elsewhere: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    a.resolve(BOB, elsewhere);
+    assert_eq!(a.address_of(BOB), Some(elsewhere));
+    a.resolve(BOB, b.local_addr());
+    assert_eq!(a.addresses_of(BOB).collect::<Vec<_>>(), [b.local_addr(), elsewhere]);
+    a.send(BOB, filled(&a, 3)).unwrap();
+    assert!(poll_within(&mut b, Duration::from_secs(5)).is_some());
+    a.forget(BOB);
+    assert_eq!(a.address_of(BOB), None);
+}
+
+#[test]
+fn foreign_and_misaddressed_datagrams_cost_a_counter_each() {
+    for transport in EACH {
+        let (mut a, mut b) = pair(config(ALICE, transport), config(BOB, transport));
+        let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for bytes in [&[][..], b"hello", &[0; 100], &[0x47, 0x43, 9, 0, 0, 0, 0, 0]] {
+            stranger.send_to(bytes, b.local_addr()).unwrap();
+        }
+        let mut wrong_version = [0; HEADER_LEN];
+        wrong_version[..3].copy_from_slice(&[0x47, 0x43, 2]);
+        stranger.send_to(&wrong_version, b.local_addr()).unwrap();
+        let carol = PeerId::new(3, 0);
+        a.resolve(carol, b.local_addr());
+        a.send(carol, filled(&a, 1)).unwrap();
+        a.send(BOB, filled(&a, 1)).unwrap();
+        assert_eq!(poll_within(&mut b, Duration::from_secs(5)).unwrap().buf.len(), 1);
+        let drops = b.stats().drops;
+        assert_eq!((drops.truncated, drops.magic, drops.version, drops.misaddressed), (3, 1, 1, 1));
+        assert_eq!(drops.total(), 6);
+    }
+}
+
+#[test]
+fn with_no_buffer_left_messages_wait_in_the_socket() {
+    for transport in EACH {
+        let pool = PoolConfig { classes: vec![SizeClass { capacity: 65_000, count: 3 }] };
+        let (mut a, mut b) =
+            pair(config(ALICE, transport), EndpointConfig { pool, ..config(BOB, transport) });
+        for _ in 0..5 {
+            a.send(BOB, filled(&a, 9)).unwrap();
+        }
+        let held: Vec<_> = (0..3).map(|_| poll_within(&mut b, Duration::from_secs(5)).unwrap()).collect();
+        assert!(poll_within(&mut b, Duration::from_millis(20)).is_none());
+        assert!(b.stats().starved > 0);
+        drop(held);
+        assert!(poll_within(&mut b, Duration::from_secs(5)).is_some());
+        assert!(poll_within(&mut b, Duration::from_secs(5)).is_some());
+    }
+}
+
+#[test]
+fn a_received_buffer_has_the_headroom_of_a_fresh_one() {
+    for transport in EACH {
+        let (mut a, mut b) = pair(config(ALICE, transport), config(BOB, transport));
+        a.send(BOB, filled(&a, 50)).unwrap();
+        let received = poll_within(&mut b, Duration::from_secs(5)).unwrap();
+        assert_eq!(received.buf.headroom(), cl::HEADROOM);
+    }
+}
+
+#[test]
+fn an_mtu_out_of_range_or_above_all_buffers_is_refused() {
+    let open = |mtu, capacity| {
+        let pool = PoolConfig { classes: vec![SizeClass { capacity, count: 1 }] };
+        let base = config(ALICE, TransportChoice::Mio);
+        Endpoint::open(EndpointConfig { mtu: Some(mtu), pool, ..base })
+    };
+    assert!(matches!(open(10, 1 << 16), Err(OpenError::Mtu(10))));
+    assert!(matches!(open(1 << 16, 1 << 17), Err(OpenError::Mtu(_))));
+    assert!(matches!(open(9000, 2048), Err(OpenError::PoolTooSmall(9000))));
+}
