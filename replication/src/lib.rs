@@ -1,1 +1,42 @@
-//! Byzantine fault-tolerant replication of a deterministic state machine, without I/O
+//! Byzantine fault-tolerant replication of a deterministic state machine, without I/O.
+//!
+//! A group of `3f+1` members executes the operations of its clients in one order, although up to f members
+//! (and any clients) do whatever they like. In a quiet view only `2f+1` active members take part; the f spares
+//! vote when somebody is silent (widening) and in view changes. The protocol is PBFT with a preferred quorum:
+//! PROTOCOL.md section 2 is its specification, and comments cite its rules.
+//!
+//! The types to begin with:
+//! * [`StateMachine`]: the service to replicate; [`Local`] executes one without a group.
+//! * [`Replica`]: one member. Messages and time go in, [`Effect`]s come out.
+//! * [`Client`]: submits operations, accepts what f+1 members say, receives notifications.
+//!
+//! Not in here: sockets, clocks, threads, files, entropy. The host moves bytes (authenticated by sender),
+//! tells the time, makes [`Record`]s durable and holds the [`Keys`].
+//!
+//! Calling order of a [`Replica`]: any of [`on_message`](Replica::on_message) and
+//! [`on_timeout`](Replica::on_timeout), then [`poll_effect`](Replica::poll_effect) until `None`, then
+//! [`next_timeout`](Replica::next_timeout). A [`Client`] is driven alike.
+
+mod certificate;
+mod client;
+mod config;
+mod effect;
+mod keys;
+mod log;
+mod machine;
+mod merkle;
+mod notifications;
+mod replica;
+mod session;
+mod storage;
+
+pub mod message;
+
+pub use certificate::{Certificate, CheckpointProof};
+pub use client::{Client, ClientEffect, SubmitError, Ticket, ViewHint};
+pub use config::{Config, ConfigError, MemberId, Mutation, Rsn, View};
+pub use effect::{Effect, Event, LeaveReason};
+pub use keys::{Digest, Keys, Signature};
+pub use machine::{Apply, Local, NO_CLIENT, Pushed, RestoreError, StateMachine};
+pub use replica::{Mode, Refusal, RefusalCounters, Replica, ReplicaStatus, Role};
+pub use storage::{CheckpointRecord, InstalledView, Record, RecoverError, SlotRecord};

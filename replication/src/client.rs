@@ -1,0 +1,368 @@
+//! The client's side: operations, replies that f+1 members agree on, notifications (PROTOCOL.md 2.11).
+
+use crate::config::{Config, MemberId, Rsn, View};
+use crate::keys::{Digest, Keys};
+use crate::message::{self, Message, Notify, Outcome, REQUEST_OVERHEAD_BYTES, Reply, Request, result_digest};
+use crate::notifications::{Inbox, Progress};
+use cl_base::{PeerId, Time};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// How often T_c is doubled for a request that stays unanswered.
+const BACKOFF_MAX: u32 = 3;
+
+/// Decided requests remembered to catch members that answer otherwise later, as a multiple of W.
+const DECIDED_WINDOWS: u64 = 2;
+
+/// Names a submitted operation: the client's own sequence number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// Why an operation was not submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// W requests are outstanding (or the oldest of them is W back): wait for a completion.
+    #[error("too many requests are outstanding")]
+    Window,
+    /// The operation does not fit into a batch.
+    #[error("an operation of {len} bytes where at most {max} are allowed")]
+    TooLong {
+        /// Bytes of the operation.
+        len: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+}
+
+/// What a client wants done and what it has to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientEffect {
+    /// Send; may be lost.
+    Send {
+        /// To whom.
+        to: PeerId,
+        /// A frame.
+        bytes: Vec<u8>,
+    },
+    /// f+1 members agree on the result of an operation.
+    Completed {
+        /// Which operation.
+        ticket: Ticket,
+        /// Its result.
+        result: Vec<u8>,
+        /// In which batch it was executed.
+        rsn: Rsn,
+    },
+    /// The next notification; they come in order, each once.
+    Notification {
+        /// Its sequence number.
+        seq: u64,
+        /// What the state machine sent.
+        body: Vec<u8>,
+    },
+    /// Notifications up to here will not come: the state machine forgot them, or they were received by an
+    /// earlier life of this client.
+    NotificationsBegin {
+        /// The next one to come.
+        seq: u64,
+    },
+    /// This member contradicted what f+1 members say: it is faulty.
+    Outvoted {
+        /// The liar.
+        member: MemberId,
+    },
+    /// The group no longer knows whether the operation was executed: the session was idle for too long, or
+    /// `first_t` was not above what an earlier life of this client used.
+    Stale {
+        /// Which operation.
+        ticket: Ticket,
+        /// Sequence numbers up to here are used up.
+        floor: u64,
+    },
+}
+
+/// Where f+1 members say that the group stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViewHint {
+    /// The view, or a lower one.
+    pub view: View,
+    /// Its primary.
+    pub primary: MemberId,
+    /// Its active members.
+    pub active: Vec<MemberId>,
+}
+
+/// What a member said of a request.
+type Answer = (Rsn, Digest);
+
+struct Outstanding {
+    frame: Vec<u8>,
+    resend_at: Time,
+    attempts: u32,
+    answers: BTreeMap<MemberId, Answer>,
+    stale: BTreeMap<MemberId, u64>,
+    results: BTreeMap<Digest, Vec<u8>>,
+}
+
+/// A client of a group.
+pub struct Client {
+    config: Config,
+    me: PeerId,
+    keys: Box<dyn Keys>,
+    next_t: u64,
+    outstanding: BTreeMap<u64, Outstanding>,
+    decided: BTreeMap<u64, Answer>,
+    views: BTreeMap<MemberId, View>,
+    outvoted: BTreeSet<MemberId>,
+    inbox: Option<Inbox>,
+    effects: VecDeque<ClientEffect>,
+    refused: u64,
+}
+
+impl Client {
+    /// A client `me` of the group. `first_t` must be above every sequence number that an earlier life of `me`
+    /// used; the wall clock in nanoseconds serves well.
+    pub fn new(config: &Config, me: PeerId, keys: Box<dyn Keys>, first_t: u64) -> Client {
+        Client {
+            config: config.clone(),
+            me,
+            keys,
+            next_t: first_t,
+            outstanding: BTreeMap::new(),
+            decided: BTreeMap::new(),
+            views: BTreeMap::new(),
+            outvoted: BTreeSet::new(),
+            inbox: None,
+            effects: VecDeque::new(),
+            refused: 0,
+        }
+    }
+
+    /// Begins to receive notifications. A client that does not listen is never troubled with them.
+    pub fn listen(&mut self, now: Time) {
+        if self.inbox.is_none() {
+            self.inbox = Some(Inbox::new(now));
+            self.pull(now);
+        }
+    }
+
+    /// Whether another operation can be submitted now.
+    pub fn has_room(&self) -> bool {
+        // Counted from the oldest: the group remembers the W highest, so nothing may overtake by more.
+        self.outstanding
+            .first_key_value()
+            .is_none_or(|(oldest, _)| self.next_t - oldest < self.config.client_window)
+    }
+
+    /// Operations submitted and not completed.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding.len()
+    }
+
+    /// Submits an operation.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; nothing was sent then.
+    pub fn submit(&mut self, now: Time, op: Vec<u8>) -> Result<Ticket, SubmitError> {
+        let max = self.config.batch_bytes_max - REQUEST_OVERHEAD_BYTES;
+        if op.len() > max {
+            return Err(SubmitError::TooLong { len: op.len(), max });
+        }
+        if !self.has_room() {
+            return Err(SubmitError::Window);
+        }
+        let t = self.next_t;
+        self.next_t += 1;
+        let notified = self.inbox.as_ref().map_or(0, Inbox::received);
+        let statement = Request::statement(self.config.group, self.me, t, notified, &op);
+        let signature = self.keys.sign(&statement.0);
+        let request = Request { client: self.me, t, notified, op, signature };
+        let frame = message::encode(&self.config, &Message::Request(request));
+        let primary = self.config.peer(self.view_hint().primary);
+        self.effects.push_back(ClientEffect::Send { to: primary, bytes: frame.clone() });
+        let outstanding = Outstanding {
+            frame,
+            resend_at: now + self.config.client_timeout,
+            attempts: 0,
+            answers: BTreeMap::new(),
+            stale: BTreeMap::new(),
+            results: BTreeMap::new(),
+        };
+        self.outstanding.insert(t, outstanding);
+        Ok(Ticket(t))
+    }
+
+    /// Takes in a frame from `from`, whom the transport has authenticated.
+    pub fn on_message(&mut self, now: Time, from: PeerId, bytes: &[u8]) {
+        let Some(member) = self.config.member(from) else {
+            self.refused += 1;
+            return;
+        };
+        match message::decode(&self.config, bytes) {
+            Ok(Message::Reply(reply)) => self.on_reply(now, member, reply),
+            Ok(Message::Notify(notify)) => self.on_notify(now, member, notify),
+            _ => self.refused += 1,
+        }
+    }
+
+    /// Does what is due by `now`.
+    pub fn on_timeout(&mut self, now: Time) {
+        let mut frames = Vec::new();
+        for outstanding in self.outstanding.values_mut().filter(|o| o.resend_at <= now) {
+            let pause = self.config.client_timeout * (1 << outstanding.attempts);
+            outstanding.attempts = (outstanding.attempts + 1).min(BACKOFF_MAX);
+            outstanding.resend_at = now + pause;
+            frames.push(outstanding.frame.clone());
+        }
+        for frame in frames {
+            self.send_all(&frame);
+        }
+        if self.inbox.as_ref().is_some_and(|inbox| inbox.pull_at() <= now) {
+            self.pull(now);
+        }
+    }
+
+    /// When [`Client::on_timeout`] should be called next.
+    pub fn next_timeout(&self) -> Option<Time> {
+        let resend = self.outstanding.values().map(|o| o.resend_at).min();
+        let pull = self.inbox.as_ref().map(Inbox::pull_at);
+        resend.into_iter().chain(pull).min()
+    }
+
+    /// The next thing to do for the host, in order.
+    pub fn poll_effect(&mut self) -> Option<ClientEffect> {
+        self.effects.pop_front()
+    }
+
+    /// Where the group stands, as far as f+1 members say so: one of them is correct, and views only grow, so
+    /// this view was reached.
+    pub fn view_hint(&self) -> ViewHint {
+        let view = nth_largest(self.views.values().copied(), self.config.weak()).unwrap_or(0);
+        ViewHint { view, primary: self.config.primary(view), active: self.config.active(view) }
+    }
+
+    /// Frames ignored because they were malformed or not for a client.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    fn send_all(&mut self, frame: &[u8]) {
+        for to in &self.config.members {
+            self.effects.push_back(ClientEffect::Send { to: *to, bytes: frame.to_vec() });
+        }
+    }
+
+    fn pull(&mut self, now: Time) {
+        let Some(inbox) = &mut self.inbox else { return };
+        let from = inbox.pulled(now, self.config.client_timeout);
+        let frame = message::encode(&self.config, &Message::NotifyPull { from });
+        self.send_all(&frame);
+    }
+
+    fn saw_view(&mut self, member: MemberId, view: View) {
+        let known = self.views.entry(member).or_insert(view);
+        *known = (*known).max(view);
+    }
+
+    fn on_reply(&mut self, now: Time, member: MemberId, reply: Reply) {
+        self.saw_view(member, reply.view);
+        if let Some(inbox) = &mut self.inbox {
+            inbox.claim_last(member, reply.last_notification);
+            if inbox.is_behind(self.config.weak()) {
+                inbox.hurry(now, self.config.client_timeout);
+            }
+        }
+        let t = reply.t;
+        match reply.outcome {
+            Outcome::Executed { rsn, digest, result } => {
+                let answer = (rsn, digest);
+                if self.decided.get(&t).is_some_and(|decided| *decided != answer) {
+                    return self.outvote(member);
+                }
+                let Some(outstanding) = self.outstanding.get_mut(&t) else { return };
+                if let Some(result) = result {
+                    if result_digest(&result) != digest {
+                        return self.outvote(member);
+                    }
+                    // One candidate per member: a faulty one cannot fill the memory.
+                    if outstanding.results.len() < self.config.n() {
+                        outstanding.results.insert(digest, result);
+                    }
+                }
+                outstanding.answers.insert(member, answer);
+            }
+            Outcome::Stale { floor } => {
+                let Some(outstanding) = self.outstanding.get_mut(&t) else { return };
+                if floor >= t {
+                    outstanding.stale.insert(member, floor);
+                }
+            }
+        }
+        self.decide(t);
+    }
+
+    fn decide(&mut self, t: u64) {
+        let weak = self.config.weak();
+        let Some(outstanding) = self.outstanding.get_mut(&t) else { return };
+        let mut counts: BTreeMap<Answer, usize> = BTreeMap::new();
+        for answer in outstanding.answers.values() {
+            *counts.entry(*answer).or_default() += 1;
+        }
+        let agreed = counts.into_iter().find(|(_, count)| *count >= weak).map(|(answer, _)| answer);
+        if let Some((rsn, digest)) = agreed
+            && let Some(result) = outstanding.results.remove(&digest)
+        {
+            let answers = self.outstanding.remove(&t).map(|o| o.answers).unwrap_or_default();
+            self.decided.insert(t, (rsn, digest));
+            while self.decided.len() as u64 > DECIDED_WINDOWS * self.config.client_window {
+                self.decided.pop_first();
+            }
+            self.effects.push_back(ClientEffect::Completed { ticket: Ticket(t), result, rsn });
+            for (member, answer) in answers {
+                if answer != (rsn, digest) {
+                    self.outvote(member);
+                }
+            }
+        } else if let Some(floor) = nth_largest(outstanding.stale.values().copied(), weak) {
+            self.outstanding.remove(&t);
+            self.effects.push_back(ClientEffect::Stale { ticket: Ticket(t), floor });
+        }
+    }
+
+    fn on_notify(&mut self, now: Time, member: MemberId, notify: Notify) {
+        self.saw_view(member, notify.view);
+        let weak = self.config.weak();
+        let timeout = self.config.client_timeout;
+        let Some(inbox) = &mut self.inbox else { return };
+        for progress in inbox.take(member, notify, weak) {
+            match progress {
+                Progress::Begin(seq) => {
+                    self.effects.push_back(ClientEffect::NotificationsBegin { seq });
+                }
+                Progress::Next(seq, body) => {
+                    self.effects.push_back(ClientEffect::Notification { seq, body });
+                }
+                Progress::Liar(liar) => self.outvote(liar),
+            }
+        }
+        if let Some(inbox) = &mut self.inbox
+            && inbox.is_behind(weak)
+        {
+            inbox.hurry(now, timeout);
+        }
+    }
+
+    /// Reports a member once.
+    fn outvote(&mut self, member: MemberId) {
+        if self.outvoted.insert(member) {
+            self.effects.push_back(ClientEffect::Outvoted { member });
+        }
+    }
+}
+
+/// The n-th largest, counted from 1. With n = w and values that only grow at correct members, at least one
+/// correct member claims this much.
+pub(crate) fn nth_largest(values: impl Iterator<Item = u64>, n: usize) -> Option<u64> {
+    let mut values: Vec<u64> = values.collect();
+    values.sort_unstable_by(|a, b| b.cmp(a));
+    values.get(n - 1).copied()
+}

@@ -1,0 +1,275 @@
+//! What the members of a group must agree on before they start, and what each may tune.
+
+use crate::message::{MESSAGE_BYTES_MAX, REQUEST_OVERHEAD_BYTES};
+use borsh::{BorshDeserialize, BorshSerialize};
+use cl_base::PeerId;
+use std::fmt;
+use std::time::Duration;
+
+/// Number of a view; view `v` is led by the member `v mod n` (PROTOCOL.md 2.1).
+pub type View = u64;
+
+/// Replica sequence number: the position of a batch in the order, from 1.
+pub type Rsn = u64;
+
+/// Position of a member in the roster of its epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
+pub struct MemberId(pub u8);
+
+impl fmt::Display for MemberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A rule switched off, so that tests can show that the judges notice. Never set in production.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// A member that sent VIEW-CHANGE goes on in the view it left (the hole of the printed protocol).
+    NoFreeze,
+    /// COMMITs of 2f members are enough to execute.
+    CommitQuorum2f,
+    /// A new view carries the certificate of the lowest view instead of the highest.
+    LowestViewWins,
+}
+
+/// Parameters of one group in one epoch.
+///
+/// Everything except the time-outs must be equal at all members.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which group this is; messages of other groups are refused.
+    pub group: u64,
+    /// Which epoch of the group; fixed at 0 until reconfiguration.
+    pub epoch: u64,
+    /// How many Byzantine members are tolerated.
+    pub f: u8,
+    /// The roster: `3f+1` distinct parties, a [`MemberId`] is an index into it.
+    pub members: Vec<PeerId>,
+    /// K: batches between two checkpoints.
+    pub checkpoint_interval: u64,
+    /// L: how far above the stable checkpoint batches are ordered; a multiple of K, at least 2K.
+    pub log_window: u64,
+    /// Batches the primary keeps in flight; more requests wait and share the next batch.
+    pub pipeline: u64,
+    /// Requests in one batch at most.
+    pub batch_requests_max: usize,
+    /// Encoded bytes of one batch at most; also bounds one operation.
+    pub batch_bytes_max: usize,
+    /// W: requests a client may have outstanding, and replies cached for it.
+    pub client_window: u64,
+    /// Client sessions kept; beyond it the least recently used one is evicted.
+    pub sessions_max: usize,
+    /// Notifications a client may leave unacknowledged before [`Apply::notify`](crate::Apply::notify) refuses.
+    pub outbox_max: usize,
+    /// T_req: how long a known request may stay unexecuted before this member leaves the view.
+    pub request_timeout: Duration,
+    /// T0: how long a new view may take to be announced, doubled for each fruitless view.
+    pub new_view_timeout: Duration,
+    /// The cap of both time-outs however often they were doubled.
+    pub timeout_max: Duration,
+    /// T_c: when a client sends a request again, to all members.
+    pub client_timeout: Duration,
+    /// Interval of STATUS while something is unfinished.
+    pub status_active: Duration,
+    /// Interval of STATUS while nothing is.
+    pub status_idle: Duration,
+    /// Early threshold (dissertation 7.1.4): how far a proposed time may be ahead of the own clock.
+    pub early_threshold: Duration,
+    /// Late threshold (dissertation 7.1.4): how long after a deadline a backup becomes impatient.
+    pub late_threshold: Duration,
+    /// A rule to break on purpose.
+    #[doc(hidden)]
+    pub mutation: Option<Mutation>,
+}
+
+/// Why a configuration cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The roster does not have `3f+1` members.
+    #[error("{found} members where 3f+1 = {needed} are needed")]
+    Members {
+        /// Members given.
+        found: usize,
+        /// Members needed.
+        needed: usize,
+    },
+    /// A party is in the roster twice.
+    #[error("member {0} is in the roster twice")]
+    Duplicate(PeerId),
+    /// A field is out of its range; the text says which and why.
+    #[error("{0}")]
+    Range(&'static str),
+}
+
+impl Config {
+    /// The usual parameters (PROTOCOL.md 2.1 and 2.9) for this roster of `3f+1` members.
+    ///
+    /// # Errors
+    /// As [`Config::validate`].
+    pub fn new(group: u64, members: Vec<PeerId>) -> Result<Config, ConfigError> {
+        let f = u8::try_from(members.len().saturating_sub(1) / 3)
+            .map_err(|_| ConfigError::Range("at most 64 members are supported"))?;
+        let config = Config {
+            group,
+            epoch: 0,
+            f,
+            members,
+            checkpoint_interval: 128,
+            log_window: 256,
+            pipeline: 8,
+            batch_requests_max: 256,
+            batch_bytes_max: 48 * 1024,
+            client_window: 32,
+            sessions_max: 4096,
+            outbox_max: 1024,
+            request_timeout: Duration::from_millis(500),
+            new_view_timeout: Duration::from_millis(500),
+            timeout_max: Duration::from_secs(60),
+            client_timeout: Duration::from_millis(1000),
+            status_active: Duration::from_millis(50),
+            status_idle: Duration::from_secs(1),
+            early_threshold: Duration::from_millis(500),
+            late_threshold: Duration::from_millis(250),
+            mutation: None,
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks that the parameters fit each other.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let needed = 3 * usize::from(self.f) + 1;
+        if self.members.len() != needed {
+            return Err(ConfigError::Members { found: self.members.len(), needed });
+        }
+        // Sets of members travel as the bits of a u64.
+        if needed > 64 {
+            return Err(ConfigError::Range("at most 64 members are supported"));
+        }
+        let mut sorted = self.members.clone();
+        sorted.sort_unstable();
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(ConfigError::Duplicate(pair[0]));
+        }
+        let range = |ok: bool, why| if ok { Ok(()) } else { Err(ConfigError::Range(why)) };
+        range(self.checkpoint_interval > 0, "checkpoint_interval must be positive")?;
+        range(
+            self.log_window >= 2 * self.checkpoint_interval
+                && self.log_window.is_multiple_of(self.checkpoint_interval),
+            "log_window must be a multiple of checkpoint_interval and at least twice as long",
+        )?;
+        range(self.log_window <= 4096, "log_window over 4096 makes view changes too large")?;
+        range(self.pipeline > 0, "pipeline must be positive")?;
+        range(self.batch_requests_max > 0, "batch_requests_max must be positive")?;
+        range(
+            self.batch_bytes_max > REQUEST_OVERHEAD_BYTES && self.batch_bytes_max <= MESSAGE_BYTES_MAX / 2,
+            "batch_bytes_max must hold a request and fit into a message",
+        )?;
+        range((1..=1024).contains(&self.client_window), "client_window must be within 1 and 1024")?;
+        range(self.sessions_max > 0, "sessions_max must be positive")?;
+        range(self.outbox_max > 0, "outbox_max must be positive")?;
+        range(
+            [
+                self.request_timeout,
+                self.new_view_timeout,
+                self.client_timeout,
+                self.status_active,
+                self.status_idle,
+            ]
+            .iter()
+            .all(|d| *d >= Duration::from_millis(1)),
+            "a time-out is below a millisecond",
+        )
+    }
+
+    /// n: members in the roster.
+    pub fn n(&self) -> usize {
+        self.members.len()
+    }
+
+    /// q = 2f+1: members that make a certificate.
+    pub fn quorum(&self) -> usize {
+        2 * usize::from(self.f) + 1
+    }
+
+    /// w = f+1: members of which at least one is correct.
+    pub fn weak(&self) -> usize {
+        usize::from(self.f) + 1
+    }
+
+    /// The member that leads `view`.
+    pub fn primary(&self, view: View) -> MemberId {
+        MemberId((view % self.n() as u64) as u8)
+    }
+
+    /// A(v): the `2f+1` members asked first in `view`, in ascending order.
+    ///
+    /// The spares are the f members before the primary on the ring (PROTOCOL.md 2.10, round 0).
+    pub fn active(&self, view: View) -> Vec<MemberId> {
+        let n = self.n() as u64;
+        let mut active: Vec<MemberId> =
+            (0..self.quorum() as u64).map(|i| MemberId(((view % n + i) % n) as u8)).collect();
+        active.sort_unstable();
+        active
+    }
+
+    /// The member that is `peer`, if it is one.
+    pub fn member(&self, peer: PeerId) -> Option<MemberId> {
+        self.members.iter().position(|m| *m == peer).map(|i| MemberId(i as u8))
+    }
+
+    /// All members in roster order.
+    pub fn all(&self) -> impl Iterator<Item = MemberId> + use<> {
+        (0..self.n() as u8).map(MemberId)
+    }
+
+    /// The party that is `member`.
+    ///
+    /// # Panics
+    /// If `member` is not in the roster.
+    pub fn peer(&self, member: MemberId) -> PeerId {
+        self.members[usize::from(member.0)]
+    }
+
+    pub(crate) fn has(&self, member: MemberId) -> bool {
+        usize::from(member.0) < self.n()
+    }
+
+    pub(crate) fn mutated(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roster(n: u32) -> Vec<PeerId> {
+        (0..n).map(|i| PeerId::new(100 + i, 0)).collect()
+    }
+
+    #[test]
+    fn only_3f_plus_1_distinct_members_are_a_group() {
+        assert_eq!(Config::new(1, roster(4)).unwrap().f, 1);
+        assert_eq!(Config::new(1, roster(1)).unwrap().quorum(), 1);
+        assert!(matches!(Config::new(1, roster(5)), Err(ConfigError::Members { found: 5, needed: 4 })));
+        let mut twice = roster(4);
+        twice[3] = twice[0];
+        assert_eq!(Config::new(1, twice.clone()).unwrap_err(), ConfigError::Duplicate(twice[0]));
+    }
+
+    #[test]
+    fn the_spare_is_the_member_before_the_primary() {
+        let config = Config::new(1, roster(4)).unwrap();
+        assert_eq!(config.active(0), [0, 1, 2].map(MemberId));
+        assert_eq!(config.active(1), [1, 2, 3].map(MemberId));
+        assert_eq!(config.active(2), [0, 2, 3].map(MemberId));
+        assert_eq!(config.active(7), [0, 1, 3].map(MemberId));
+        assert_eq!(config.primary(u64::MAX), MemberId(3));
+    }
+}

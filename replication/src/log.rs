@@ -1,0 +1,100 @@
+//! The ordering log between the stable checkpoint and the end of the window.
+
+use crate::certificate::Certificate;
+use crate::config::{MemberId, Rsn};
+use crate::keys::{Digest, Signature};
+use crate::message::Body;
+use std::collections::BTreeMap;
+
+/// A PRE-PREPARE accepted in the current view.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Accepted {
+    pub(crate) digest: Digest,
+    pub(crate) proposal: Signature,
+}
+
+/// One position of the order.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    /// The PRE-PREPARE accepted in the current view.
+    pub(crate) accepted: Option<Accepted>,
+    /// PREPAREs of the current view and tag, the first of each member.
+    pub(crate) prepares: BTreeMap<MemberId, (Digest, Signature)>,
+    /// COMMITs of the current view and tag, the first of each member.
+    pub(crate) commits: BTreeMap<MemberId, Digest>,
+    /// The own vote (PRE-PREPARE or PREPARE) of the current view is out.
+    pub(crate) voted: bool,
+    /// Prepared in the current view, own COMMIT out.
+    pub(crate) prepared: bool,
+    /// Committed in the current view.
+    pub(crate) committed: bool,
+    /// P[s]: the certificate of the highest view in which the position was prepared.
+    pub(crate) certificate: Option<Certificate>,
+    /// Every body this member voted for, kept until the position is stable: if a certificate with its vote
+    /// comes to light in a later view, somebody correct must be able to supply the body.
+    pub(crate) bodies: BTreeMap<Digest, Body>,
+    /// What was executed here.
+    pub(crate) executed: Option<Digest>,
+}
+
+impl Slot {
+    /// The body of what is accepted, if it is at hand.
+    pub(crate) fn body(&self) -> Option<&Body> {
+        self.bodies.get(&self.accepted?.digest)
+    }
+
+    /// Forgets what belongs to the current view only. P, bodies and what was executed survive every view
+    /// (PROTOCOL.md 2.3).
+    pub(crate) fn leave_view(&mut self) {
+        self.accepted = None;
+        self.prepares.clear();
+        self.commits.clear();
+        (self.voted, self.prepared, self.committed) = (false, false, false);
+    }
+}
+
+/// Positions h < s <= h+L.
+#[derive(Debug)]
+pub(crate) struct Log {
+    stable: Rsn,
+    window: u64,
+    slots: BTreeMap<Rsn, Slot>,
+}
+
+impl Log {
+    pub(crate) fn new(window: u64) -> Log {
+        Log { stable: 0, window, slots: BTreeMap::new() }
+    }
+
+    pub(crate) fn in_window(&self, rsn: Rsn) -> bool {
+        rsn > self.stable && rsn <= self.stable + self.window
+    }
+
+    pub(crate) fn get(&self, rsn: Rsn) -> Option<&Slot> {
+        self.slots.get(&rsn)
+    }
+
+    pub(crate) fn get_mut(&mut self, rsn: Rsn) -> Option<&mut Slot> {
+        self.slots.get_mut(&rsn)
+    }
+
+    /// The slot of a position of the window, made if need be; `None` outside.
+    pub(crate) fn slot(&mut self, rsn: Rsn) -> Option<&mut Slot> {
+        self.in_window(rsn).then(|| self.slots.entry(rsn).or_default())
+    }
+
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (Rsn, &Slot)> {
+        self.slots.iter().map(|(rsn, slot)| (*rsn, slot))
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Rsn, &mut Slot)> {
+        self.slots.iter_mut().map(|(rsn, slot)| (*rsn, slot))
+    }
+
+    /// The stable checkpoint has moved to `stable`: everything at or below is gone.
+    pub(crate) fn truncate(&mut self, stable: Rsn) {
+        assert!(stable >= self.stable, "the stable checkpoint never goes back");
+        self.stable = stable;
+        self.slots = self.slots.split_off(&(stable + 1));
+    }
+}

@@ -1,0 +1,208 @@
+//! Checkpoints (PROTOCOL.md 2.6).
+
+use super::{Mode, Refusal, Replica};
+use crate::certificate::CheckpointProof;
+use crate::config::{MemberId, Rsn};
+use crate::effect::Event;
+use crate::keys::Digest;
+use crate::machine::{RestoreError, StateMachine};
+use crate::merkle::{PAGE_BYTES, Snapshot};
+use crate::message::{Checkpoint, Message, Signed};
+use crate::session::Sessions;
+use crate::storage::{CheckpointRecord, Record, SlotRecord};
+use borsh::{BorshDeserialize, BorshSerialize};
+use cl_base::codec;
+use cl_base::{PeerId, Time};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// CHECKPOINTs kept per member, the highest: a correct member has at most L/K that matter.
+const CLAIMS_MAX: usize = 8;
+
+/// The replicated state beside the machine's.
+#[derive(BorshSerialize, BorshDeserialize)]
+struct GroupState {
+    epoch: u64,
+    members: Vec<PeerId>,
+    time: Time,
+    sessions: Sessions,
+    machine_bytes: u64,
+}
+
+impl<S: StateMachine> Replica<S> {
+    /// The whole replicated state: the group's part, filled up to a page so that it does not shift the
+    /// machine's pages, then the machine's snapshot.
+    pub(super) fn encode_state(&self) -> Vec<u8> {
+        let machine = self.machine.snapshot();
+        let group = codec::encode(&GroupState {
+            epoch: self.config.epoch,
+            members: self.config.members.clone(),
+            time: self.time,
+            sessions: self.sessions.clone(),
+            machine_bytes: machine.len() as u64,
+        });
+        let mut state = codec::encode(&(group.len() as u64));
+        state.extend(group);
+        state.resize(state.len().next_multiple_of(PAGE_BYTES), 0);
+        state.extend(machine);
+        state
+    }
+
+    /// Becomes the state after `rsn`.
+    pub(super) fn decode_state(&mut self, rsn: Rsn, state: &[u8]) -> Result<(), RestoreError> {
+        let short = || RestoreError("cut short".to_string());
+        let (len, rest) = state.split_first_chunk::<8>().ok_or_else(short)?;
+        let len = usize::try_from(u64::from_le_bytes(*len)).map_err(|_| short())?;
+        let group: GroupState = codec::decode(rest.get(..len).ok_or_else(short)?)?;
+        let machine = state.get((8 + len).next_multiple_of(PAGE_BYTES)..).ok_or_else(short)?;
+        if machine.len() as u64 != group.machine_bytes || group.members != self.config.members {
+            return Err(RestoreError("of another group".to_string()));
+        }
+        self.machine.restore(machine)?;
+        self.sessions = group.sessions;
+        self.time = group.time;
+        self.executed = rsn;
+        Ok(())
+    }
+
+    /// After s ≡ 0 mod K: remembers the state and signs its digest to all.
+    pub(super) fn take_checkpoint(&mut self) {
+        let snapshot = Snapshot::new(self.executed, self.encode_state());
+        self.keep_snapshot(snapshot);
+    }
+
+    /// Signs the state that was executed or restored (2.6: members that restored a state sign it as well).
+    pub(super) fn keep_snapshot(&mut self, snapshot: Snapshot) {
+        let claim = Checkpoint { rsn: snapshot.rsn, digest: snapshot.digest };
+        self.snapshots.insert(snapshot.rsn, Arc::new(snapshot));
+        if claim.rsn < self.stable.rsn {
+            return; // a step on the way to the stable one
+        }
+        let signed = Signed::new(claim, self.me, &mut self.authority, &self.config);
+        self.broadcast(&Message::Checkpoint(signed.clone()));
+        self.file_claim(signed);
+    }
+
+    pub(super) fn on_checkpoint(&mut self, checkpoint: Signed<Checkpoint>) {
+        let rsn = checkpoint.body.rsn;
+        if rsn <= self.stable.rsn {
+            return; // over
+        }
+        if !rsn.is_multiple_of(self.config.checkpoint_interval) {
+            return self.refuse(Refusal::Invalid);
+        }
+        if let Some(known) = self.claims.get(&checkpoint.sender).and_then(|claims| claims.get(&rsn)) {
+            if known.body != checkpoint.body {
+                self.refuse(Refusal::Conflict);
+            }
+            return;
+        }
+        if !checkpoint.verify(&mut self.authority, &self.config) {
+            return self.refuse(Refusal::Signature);
+        }
+        self.file_claim(checkpoint);
+    }
+
+    /// A whole proof, for a member that is behind.
+    pub(super) fn on_stable(&mut self, proof: CheckpointProof) {
+        if proof.rsn <= self.stable.rsn {
+            return;
+        }
+        if !proof.verify(&mut self.authority, &self.config) {
+            return self.refuse(Refusal::Signature);
+        }
+        self.become_stable(proof);
+    }
+
+    fn file_claim(&mut self, checkpoint: Signed<Checkpoint>) {
+        let Checkpoint { rsn, digest } = checkpoint.body;
+        let claims = self.claims.entry(checkpoint.sender).or_default();
+        claims.insert(rsn, checkpoint);
+        if claims.len() > CLAIMS_MAX {
+            claims.pop_first();
+        }
+        let equal = self.claimants(rsn, digest);
+        if equal.len() >= self.config.quorum() && rsn > self.stable.rsn {
+            let signatures = equal
+                .iter()
+                .map(|m| (*m, self.claims[m][&rsn].signature))
+                .take(self.config.quorum())
+                .collect();
+            self.become_stable(CheckpointProof { rsn, digest, signatures });
+        }
+        self.consider_transfer();
+    }
+
+    /// Who signed this digest for this position, ascending.
+    pub(super) fn claimants(&self, rsn: Rsn, digest: Digest) -> Vec<MemberId> {
+        self.claims
+            .iter()
+            .filter(|(_, claims)| claims.get(&rsn).is_some_and(|c| c.body.digest == digest))
+            .map(|(m, _)| *m)
+            .collect()
+    }
+
+    /// The highest position above `above` for which w members signed the same digest: it is right (2.6, weak).
+    pub(super) fn highest_weak(&self, above: Rsn) -> Option<(Rsn, Digest)> {
+        let mut votes: BTreeMap<(Rsn, Digest), usize> = BTreeMap::new();
+        for claim in self.claims.values().flat_map(|claims| claims.range(above + 1..).map(|(_, c)| c.body)) {
+            *votes.entry((claim.rsn, claim.digest)).or_default() += 1;
+        }
+        votes.into_iter().rev().find(|(_, count)| *count >= self.config.weak()).map(|(target, _)| target)
+    }
+
+    /// h moves to a proven checkpoint: what is at or below leaves the log.
+    pub(super) fn become_stable(&mut self, proof: CheckpointProof) {
+        let CheckpointProof { rsn, digest, .. } = proof;
+        if rsn <= self.stable.rsn {
+            return;
+        }
+        if self.snapshots.get(&rsn).is_some_and(|own| own.digest != digest) {
+            return self.halt("a stable checkpoint contradicts the state executed here");
+        }
+        self.persist(Record::Stable(proof.clone()));
+        self.stable = proof;
+        self.log.truncate(rsn);
+        self.last_assigned = self.last_assigned.max(rsn);
+        for claims in self.claims.values_mut() {
+            *claims = claims.split_off(&rsn);
+        }
+        // The state before is kept, too: for those who are fetching it. And the newest one in any case, as the
+        // base of a transfer to a newer one.
+        let newest = self.snapshots.range(..=rsn).next_back().map_or(rsn, |(r, _)| *r);
+        let oldest = newest.min(rsn.saturating_sub(self.config.checkpoint_interval));
+        self.snapshots = self.snapshots.split_off(&oldest);
+        self.event(Event::StableCheckpoint { rsn, digest });
+        if self.snapshots.contains_key(&rsn) {
+            self.persist_checkpoint();
+        }
+        self.consider_transfer();
+        // The log reaches further now.
+        self.execute_ready();
+    }
+
+    /// Everything that a restart needs, in one record, so that the host may delete what came before.
+    pub(super) fn persist_checkpoint(&mut self) {
+        let Some(snapshot) = self.snapshots.get(&self.stable.rsn) else { return };
+        let record = CheckpointRecord {
+            stable: self.stable.clone(),
+            state: snapshot.state.clone(),
+            view: self.view,
+            changing: self.mode == Mode::Changing,
+            fruitless: self.fruitless,
+            view_change: self.view_change.clone(),
+            installed: self.installed.clone(),
+            slots: self
+                .log
+                .iter()
+                .map(|(rsn, slot)| SlotRecord {
+                    rsn,
+                    accepted: slot.accepted.map(|a| (a.digest, a.proposal)),
+                    bodies: slot.bodies.values().cloned().collect(),
+                    prepared: slot.certificate.clone(),
+                })
+                .collect(),
+        };
+        self.persist(Record::Checkpoint(Box::new(record)));
+    }
+}
