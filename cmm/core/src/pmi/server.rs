@@ -64,6 +64,7 @@ struct Rank {
 #[derive(Debug)]
 pub struct NodePmi {
     kvsname: String,
+    node: usize,
     size: u32,
     ranks: BTreeMap<u32, Rank>,
     store: BTreeMap<String, String>,
@@ -97,6 +98,7 @@ impl NodePmi {
         let mapping = process_mapping(parts).map(|m| (MAPPING_KEY.to_owned(), m));
         NodePmi {
             kvsname,
+            node,
             size,
             ranks: (part.first_rank..).take(part.ranks as usize).map(|r| (r, Rank::default())).collect(),
             store: mapping.into_iter().collect(),
@@ -114,6 +116,12 @@ impl NodePmi {
     pub fn environment(&self, rank: u32) -> [(&'static str, String); 2] {
         assert!(self.ranks.contains_key(&rank), "rank {rank} is not on this node");
         [("PMI_RANK", rank.to_string()), ("PMI_SIZE", self.size.to_string())]
+    }
+
+    /// The shared memory that MPICH 5 leaves behind when the local ranks are killed. To be removed, if it is
+    /// there, once they are gone.
+    pub fn shared_memory_file(&self) -> String {
+        mpich_shared_memory(&self.kvsname, self.node)
     }
 
     /// Bytes came from a local rank's socket, cut anywhere.
@@ -265,4 +273,11 @@ impl NodePmi {
             }
         }
     }
+}
+
+/// What MPICH 5 calls the shared memory of a node: its name holds the FNV-1a hash of the key-value space's.
+pub(super) fn mpich_shared_memory(kvsname: &str, node: usize) -> String {
+    let fnv1a = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(16_777_619);
+    let hash = kvsname.bytes().fold(2_166_136_261, fnv1a);
+    format!("/dev/shm/mpich_shm_{hash:x}_{node}")
 }

@@ -324,6 +324,12 @@ fn jobs_on_one_to_eight_nodes_exchange_all_keys_over_a_bad_network() {
     run_job(7, &[40, 40, 40], 2, 1000);
 }
 
+#[test]
+fn the_shared_memory_that_killed_ranks_leave_is_known_by_name() {
+    // As seen with MPICH 5.0.2.
+    assert_eq!(server::mpich_shared_memory("kvs_1_0", 1), "/dev/shm/mpich_shm_500dccb2_1");
+}
+
 proptest! {
     #[test]
     fn hostile_bytes_of_a_rank_never_panic(pieces in prop::collection::vec(hostile_piece(), 0..40)) {
