@@ -240,6 +240,9 @@ impl AckSender {
     }
 }
 
+/// The next number wanted, and what has arrived beyond it: bit `i` stands for `next + 1 + i`.
+pub(crate) type AckReport = (u64, [u64; ACK_WORDS_MAX]);
+
 /// The receiving side.
 #[derive(Debug, Default)]
 pub(crate) struct AckReceiver {
@@ -333,7 +336,7 @@ impl AckReceiver {
     }
 
     /// The acknowledgement, if one is owed, due or not: it costs little on a frame that is sent anyway.
-    pub(crate) fn take_report(&mut self) -> Option<(u64, [u64; ACK_WORDS_MAX])> {
+    pub(crate) fn take_report(&mut self) -> Option<AckReport> {
         if !std::mem::take(&mut self.report_due) && self.report_at.is_none() {
             return None;
         }

@@ -152,6 +152,27 @@ pub enum DownReason {
     Closed,
 }
 
+/// Where a frame goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// To whom.
+    pub to: PeerId,
+    /// It answers a HELLO, so it goes where that came from: the sender may have moved, and has proved nothing
+    /// yet from which its address could be learnt.
+    pub answers_hello: bool,
+}
+
+/// What a frame turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Refused; a counter tells why.
+    Refused,
+    /// Authentic. A HELLO may be an old one, repeated by anybody.
+    Authentic,
+    /// Authentic, and a fresh proof that the peer is alive where it came from: a session is established.
+    Established,
+}
+
 /// What the caller is told by `poll_event`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {

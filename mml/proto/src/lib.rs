@@ -34,7 +34,9 @@ mod session;
 mod window;
 mod wire;
 
-pub use api::{Body, Delivery, DownReason, Event, FailReason, SendError, SendStatus, Sequence};
+pub use api::{
+    Body, Delivery, DownReason, Event, FailReason, SendError, SendStatus, Sequence, Transmit, Verdict,
+};
 pub use config::Config;
 pub use counters::Counters;
 pub use mac::PairKeys;

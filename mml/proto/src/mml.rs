@@ -1,8 +1,10 @@
 use crate::handshake::{NonceSource, StaticKeys};
-use crate::mac::{Mac, MacKey};
+use crate::mac::{MAC_BYTES, Mac, MacKey};
 use crate::peer::{Context, Peer};
 use crate::wire::{self, Kind, SessionFrame};
-use crate::{Body, Config, Counters, Delivery, Event, PairKeys, SendError, SendStatus, Sequence};
+use crate::{
+    Body, Config, Counters, Delivery, Event, PairKeys, SendError, SendStatus, Sequence, Transmit, Verdict,
+};
 use cl_base::{Incarnation, PeerId, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -140,50 +142,58 @@ impl Mml {
     }
 
     /// A frame has arrived that claims to come from `from`.
-    pub fn handle(&mut self, now: Time, from: PeerId, frame: &[u8]) {
+    pub fn handle(&mut self, now: Time, from: PeerId, frame: &[u8]) -> Verdict {
         if self.cx.events.len() >= self.cx.config.events_max {
             self.cx.counters.overload += 1;
-            return;
+            return Verdict::Refused;
         }
         match wire::peek_kind(frame) {
-            None => self.cx.counters.malformed += 1,
+            None => {
+                self.cx.counters.malformed += 1;
+                Verdict::Refused
+            }
             Some(Kind::Session) => self.handle_session(now, from, frame),
             Some(kind) => self.handle_handshake(now, from, kind, frame),
         }
     }
 
-    fn handle_session(&mut self, now: Time, from: PeerId, frame: &[u8]) {
+    fn handle_session(&mut self, now: Time, from: PeerId, frame: &[u8]) -> Verdict {
         let Some(frame) = SessionFrame::split(frame) else {
             self.cx.counters.malformed += 1;
-            return;
+            return Verdict::Refused;
         };
-        if self.admit(now, from) {
-            self.with_peer(from, |peer, cx| peer.on_session_frame(now, cx, &frame));
+        if !self.admit(now, from) {
+            return Verdict::Refused;
         }
+        self.with_peer(from, |peer, cx| peer.on_session_frame(now, cx, &frame)).expect("admitted above")
     }
 
-    fn handle_handshake(&mut self, now: Time, from: PeerId, kind: Kind, frame: &[u8]) {
-        let keys = match self.peers.get(&from) {
+    fn handle_handshake(&mut self, now: Time, from: PeerId, kind: Kind, frame: &[u8]) -> Verdict {
+        let key = match self.peers.get(&from) {
             Some(peer) => peer.handshake_key().clone(),
             None => match self.pair_key(from) {
                 Some(pair_key) => StaticKeys::new(pair_key).handshake,
                 None => {
                     self.cx.counters.unknown_peer += 1;
-                    return;
+                    return Verdict::Refused;
                 }
             },
         };
-        let (text, mac) = frame.split_at(frame.len() - crate::mac::MAC_BYTES);
-        if !keys.verify(from, self.cx.me, &[text], mac) {
+        let (text, mac) = frame.split_at(frame.len() - MAC_BYTES);
+        if !key.verify(from, self.cx.me, &[text], mac) {
             self.cx.counters.bad_mac += 1;
-            return;
+            return Verdict::Refused;
         }
         let (theirs, echo) = wire::read_handshake(frame);
         if kind != Kind::Hello && !self.peers.contains_key(&from) {
             self.cx.counters.stale_handshake += 1;
-        } else if self.admit(now, from) {
-            self.with_peer(from, |peer, cx| peer.on_handshake(now, cx, kind, theirs, echo));
+            return Verdict::Refused;
         }
+        if !self.admit(now, from) {
+            return Verdict::Refused;
+        }
+        self.with_peer(from, |peer, cx| peer.on_handshake(now, cx, kind, theirs, echo))
+            .expect("admitted above")
     }
 
     /// Time has passed; to be called when [`Mml::next_timeout`] is reached, harmless at other times.
@@ -208,15 +218,15 @@ impl Mml {
 
     /// Writes the next frame to be sent into `frame`, replacing what is there, and returns its destination;
     /// `None` when there is nothing to send. Peers take turns.
-    pub fn poll_transmit(&mut self, now: Time, frame: &mut Vec<u8>) -> Option<PeerId> {
+    pub fn poll_transmit(&mut self, now: Time, frame: &mut Vec<u8>) -> Option<Transmit> {
         while let Some(id) = self.ready.pop_front() {
             // A peer that was forgotten may still be in the queue.
             let Some(peer) = self.peers.get_mut(&id) else { continue };
             peer.queued = false;
             let filled = peer.poll_transmit(now, &mut self.cx, frame);
             self.settle(id);
-            if filled {
-                return Some(id);
+            if filled.is_some() {
+                return filled;
             }
         }
         None
@@ -262,6 +272,11 @@ impl Mml {
     /// Whether there is a session with `peer`.
     pub fn is_up(&self, peer: PeerId) -> bool {
         self.peers.get(&peer).is_some_and(Peer::is_up)
+    }
+
+    /// The peers with which there is a session.
+    pub fn peers_up(&self) -> impl Iterator<Item = PeerId> + '_ {
+        self.peers.values().filter(|peer| peer.is_up()).map(|peer| peer.id)
     }
 
     /// What has happened so far, by kind.

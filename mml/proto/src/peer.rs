@@ -215,7 +215,7 @@ impl Peer {
     }
 
     fn close(&mut self, cx: &mut Context, mut session: Box<Session>) {
-        self.parting = Some(transmit::close_frame(cx, self.id, &mut session));
+        self.parting = Some(transmit::close_frame(cx, self.id, &mut session, self.ack_in.take_report()));
         self.link = Link::Closed(session);
     }
 

@@ -6,7 +6,7 @@ use crate::handshake::{Hello, SessionKeys};
 use crate::nack::NackReceiver;
 use crate::session::{Refusal, Repeat, Session};
 use crate::wire::{self, Item, Kind, SessionFrame};
-use crate::{Delivery, DownReason, Event, FailReason, Sequence};
+use crate::{Delivery, DownReason, Event, FailReason, Sequence, Verdict};
 use cl_base::Time;
 
 impl Peer {
@@ -18,36 +18,48 @@ impl Peer {
         kind: Kind,
         theirs: Hello,
         echo: Option<Hello>,
-    ) {
+    ) -> Verdict {
         if self.known.is_some_and(|known| theirs.incarnation < known) {
             cx.counters.stale_incarnation += 1;
-            return;
+            return Verdict::Refused;
         }
-        cx.counters.frames_received += 1;
-        let fresh = echo.is_some_and(|mine| self.is_fresh(now, cx, mine));
-        match (kind, echo) {
+        let verdict = match (kind, echo) {
             (Kind::Hello, _) => self.on_hello(now, cx, theirs),
-            (Kind::HelloAck, Some(mine)) if fresh => self.install(now, cx, mine, theirs, true),
-            (Kind::Confirm, Some(mine)) => match &mut self.link {
-                Link::Up(session) if session.mine == mine && session.theirs == theirs => {
-                    session.confirm = None;
-                    session.confirm_due = false;
-                    session.answer_due = true;
-                }
-                _ if fresh => self.install(now, cx, mine, theirs, false),
-                _ => cx.counters.stale_handshake += 1,
-            },
-            _ => cx.counters.stale_handshake += 1,
+            (_, Some(mine)) if self.is_fresh(now, cx, mine) => {
+                self.install(now, cx, mine, theirs, kind == Kind::HelloAck);
+                Verdict::Established
+            }
+            (Kind::Confirm, Some(mine)) => self.on_repeated_confirm(mine, theirs),
+            _ => Verdict::Refused,
+        };
+        match verdict {
+            Verdict::Refused => cx.counters.stale_handshake += 1,
+            Verdict::Authentic | Verdict::Established => cx.counters.frames_received += 1,
         }
+        verdict
     }
 
-    fn on_hello(&mut self, now: Time, cx: &mut Context, theirs: Hello) {
+    fn on_hello(&mut self, now: Time, cx: &mut Context, theirs: Hello) -> Verdict {
         let mine = match &self.link {
             // The HELLO crossed ours; the peer is to arrive at the session that we have.
             Link::Up(session) if session.theirs == theirs => session.mine,
             _ => Hello { incarnation: cx.incarnation, nonce: self.refresh_nonce(now, cx) },
         };
         self.reply_due = Some((mine, theirs));
+        Verdict::Authentic
+    }
+
+    /// The peer has not heard us in the session yet, or has begun at the same time as we.
+    fn on_repeated_confirm(&mut self, mine: Hello, theirs: Hello) -> Verdict {
+        match &mut self.link {
+            Link::Up(session) if session.mine == mine && session.theirs == theirs => {
+                session.confirm = None;
+                session.confirm_due = false;
+                session.answer_due = true;
+                Verdict::Authentic
+            }
+            _ => Verdict::Refused,
+        }
     }
 
     /// Whether the peer has echoed the nonce that we would use for the next session: then it is alive.
@@ -87,34 +99,36 @@ impl Peer {
     }
 
     /// A session frame; nothing of it has been checked.
-    pub(crate) fn on_session_frame(&mut self, now: Time, cx: &mut Context, frame: &SessionFrame<'_>) {
+    pub(crate) fn on_session_frame(
+        &mut self,
+        now: Time,
+        cx: &mut Context,
+        frame: &SessionFrame<'_>,
+    ) -> Verdict {
         let closed = matches!(self.link, Link::Closed(_));
         let session = match &mut self.link {
             Link::Up(session) | Link::Closed(session) if session.keys.id == frame.header.session => session,
             _ => {
                 cx.counters.unknown_session += 1;
                 self.probe(now, cx);
-                return;
+                return Verdict::Refused;
             }
         };
-        match session.accept(self.id, cx.me, frame) {
-            Err(Refusal::BadMac) => {
-                cx.counters.bad_mac += 1;
-                return;
+        if let Err(refusal) = session.accept(self.id, cx.me, frame) {
+            match refusal {
+                Refusal::BadMac => cx.counters.bad_mac += 1,
+                Refusal::Replayed => cx.counters.replayed += 1,
             }
-            Err(Refusal::Replayed) => {
-                cx.counters.replayed += 1;
-                return;
-            }
-            Ok(()) => {}
+            return Verdict::Refused;
         }
         let Some(items) = wire::read_items(frame) else {
             cx.counters.malformed += 1;
-            return;
+            return Verdict::Refused;
         };
         cx.counters.frames_received += 1;
         if closed {
-            return self.on_frame_after_close(now, cx, &items);
+            self.on_frame_after_close(now, cx, &items);
+            return Verdict::Authentic;
         }
         session.confirm = None;
         session.confirm_due = false;
@@ -125,6 +139,7 @@ impl Peer {
                 cx.counters.malformed += 1;
             }
         }
+        Verdict::Authentic
     }
 
     /// The peer does not know yet that the session has ended: its CLOSE was lost.
@@ -133,7 +148,7 @@ impl Peer {
             return;
         }
         if let Link::Closed(session) = &mut self.link {
-            self.parting = Some(super::transmit::close_frame(cx, self.id, session));
+            self.parting = Some(super::transmit::close_frame(cx, self.id, session, None));
         }
     }
 

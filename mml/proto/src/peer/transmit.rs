@@ -1,11 +1,12 @@
 //! What is sent to a peer, and when.
 
 use super::{Context, Link, Peer};
-use crate::DownReason;
+use crate::ack::AckReport;
 use crate::frame::FrameWriter;
 use crate::handshake::Hello;
 use crate::session::Session;
 use crate::wire::{self, Kind};
+use crate::{DownReason, Transmit};
 use cl_base::{PeerId, Time};
 
 impl Peer {
@@ -29,26 +30,33 @@ impl Peer {
         }
     }
 
-    /// Fills `frame` with the next frame to this peer; false if there is none.
-    pub(crate) fn poll_transmit(&mut self, now: Time, cx: &mut Context, frame: &mut Vec<u8>) -> bool {
+    /// Fills `frame` with the next frame to this peer, if there is one.
+    pub(crate) fn poll_transmit(
+        &mut self,
+        now: Time,
+        cx: &mut Context,
+        frame: &mut Vec<u8>,
+    ) -> Option<Transmit> {
         frame.clear();
+        let mut answers_hello = false;
         if let Some(parting) = self.parting.take() {
             *frame = parting;
         } else if self.hello_due {
             self.hello_due = false;
-            let Some((nonce, _)) = self.nonce else { return false };
+            let (nonce, _) = self.nonce.expect("drawn when HELLO was asked for");
             self.put_handshake(cx, frame, Kind::Hello, &[Hello { incarnation: cx.incarnation, nonce }]);
         } else if let Some((mine, theirs)) = self.reply_due.take() {
+            answers_hello = true;
             self.put_handshake(cx, frame, Kind::HelloAck, &[mine, theirs]);
         } else if let Some(hellos) = self.take_confirm(now) {
             self.put_handshake(cx, frame, Kind::Confirm, &hellos);
         } else if !self.wants_to_send() {
-            return false;
+            return None;
         } else {
             self.fill_session_frame(now, cx, frame);
         }
         cx.counters.frames_sent += 1;
-        true
+        Some(Transmit { to: self.id, answers_hello })
     }
 
     fn take_confirm(&mut self, now: Time) -> Option<[Hello; 2]> {
@@ -146,10 +154,18 @@ impl Peer {
     }
 }
 
-/// The last frame of a session that is ended on purpose.
-pub(super) fn close_frame(cx: &Context, to: PeerId, session: &mut Session) -> Vec<u8> {
+/// The last frame of a session that is ended on purpose, with the acknowledgement that is still owed.
+pub(super) fn close_frame(
+    cx: &Context,
+    to: PeerId,
+    session: &mut Session,
+    owed: Option<AckReport>,
+) -> Vec<u8> {
     let mut frame = Vec::new();
     let mut writer = FrameWriter::new(&mut frame, &cx.config);
+    if let Some((next, beyond)) = owed {
+        wire::put_ack(writer.items(), next, &beyond);
+    }
     wire::put_close(writer.items());
     let number = session.next_frame_number();
     writer.finish(cx.me, to, &session.keys, number);

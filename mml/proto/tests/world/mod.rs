@@ -161,8 +161,8 @@ impl World {
                 self.judge(party, &event);
                 self.events.push((id(party), event));
             }
-            while let Some(to) = self.parties[party].poll_transmit(self.now, &mut frame) {
-                self.transmit(id(party), to, frame.clone());
+            while let Some(transmit) = self.parties[party].poll_transmit(self.now, &mut frame) {
+                self.transmit(id(party), transmit.to, frame.clone());
             }
         }
     }

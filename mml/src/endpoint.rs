@@ -1,0 +1,294 @@
+use crate::keyring::Keyring;
+use crate::roster::Roster;
+use cl::Received;
+use cl_base::{Incarnation, PeerId, Principal, Time};
+use mml_proto::{
+    Body, Config, Counters, Delivery, Event, Mml, SendError, SendStatus, Sequence, Transmit, Verdict,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How long a frame that the communication layer could not take waits before it is offered again; its
+/// buffers come back within about the time that a burst takes to leave.
+const STALL: Duration = Duration::from_millis(1);
+/// Learnt addresses above which those of peers without a session are forgotten.
+const LEARNT_MAX: usize = 1024;
+
+/// Management messages of one party over a [`cl::Endpoint`] that the caller owns and lends to each call.
+///
+/// A daemon calls [`handle`](Endpoint::handle) for each message that arrives,
+/// [`handle_timeout`](Endpoint::handle_timeout) at [`next_timeout`](Endpoint::next_timeout), and then takes
+/// the events with [`poll_event`](Endpoint::poll_event). [`send`](Endpoint::send) sends at once; to bundle
+/// many messages into few frames, [`queue`](Endpoint::queue) them and [`flush`](Endpoint::flush).
+///
+/// Addresses: members of the roster are called at their roster address. A peer without one (a user) is
+/// answered where it proved, in a handshake, to be alive; nothing else teaches an address.
+pub struct Endpoint {
+    mml: Mml,
+    addresses: BTreeMap<Principal, SocketAddr>,
+    /// Peers whose address was learnt from a handshake.
+    learnt: BTreeSet<PeerId>,
+    /// The frame being sent, and where it goes if the communication layer had no room for it.
+    frame: Vec<u8>,
+    stalled: Option<(Transmit, Time)>,
+    /// Frames that could not be sent, and are left to be repeated.
+    unsent: u64,
+}
+
+impl Endpoint {
+    /// The party `me` in its life `incarnation`, larger than that of every earlier one of the same party.
+    /// `seed` is secret, fresh from [`keys::entropy`](crate::keys::entropy).
+    ///
+    /// # Panics
+    /// If `keyring` is not that of the principal of `me`.
+    pub fn new(
+        config: Config,
+        me: PeerId,
+        incarnation: Incarnation,
+        keyring: Keyring,
+        roster: &Roster,
+        seed: [u8; 32],
+    ) -> Endpoint {
+        assert!(keyring.principal() == me.principal, "the keyring of another principal");
+        Endpoint {
+            mml: Mml::new(config, me, incarnation, Box::new(keyring), seed),
+            addresses: roster.iter().filter_map(|m| Some((m.principal, m.address?))).collect(),
+            learnt: BTreeSet::new(),
+            frame: Vec::new(),
+            stalled: None,
+            unsent: 0,
+        }
+    }
+
+    /// Establishes a session; see [`Mml::connect`].
+    ///
+    /// # Errors
+    /// As [`Mml::connect`].
+    pub fn connect(&mut self, cl: &mut cl::Endpoint, now: Time, peer: PeerId) -> Result<(), SendError> {
+        self.mml.connect(now, peer)?;
+        self.flush(cl, now);
+        Ok(())
+    }
+
+    /// Ends the session; see [`Mml::disconnect`].
+    pub fn disconnect(&mut self, cl: &mut cl::Endpoint, now: Time, peer: PeerId) {
+        self.mml.disconnect(now, peer);
+        self.flush(cl, now);
+    }
+
+    /// Sends a message at once, if there is a session and room; see [`Mml::send`].
+    ///
+    /// # Errors
+    /// As [`Mml::send`].
+    pub fn send(
+        &mut self,
+        cl: &mut cl::Endpoint,
+        now: Time,
+        peer: PeerId,
+        delivery: Delivery,
+        class: u8,
+        body: impl Into<Body>,
+    ) -> Result<Sequence, SendError> {
+        let sequence = self.mml.send(now, peer, delivery, class, body)?;
+        self.flush(cl, now);
+        Ok(sequence)
+    }
+
+    /// As [`Endpoint::send`], but leaves the sending to the next [`Endpoint::flush`].
+    ///
+    /// # Errors
+    /// As [`Mml::send`].
+    pub fn queue(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        delivery: Delivery,
+        class: u8,
+        body: impl Into<Body>,
+    ) -> Result<Sequence, SendError> {
+        self.mml.send(now, peer, delivery, class, body)
+    }
+
+    /// Sends a message to many; see [`Mml::send_group`].
+    pub fn send_group(
+        &mut self,
+        cl: &mut cl::Endpoint,
+        now: Time,
+        peers: &[PeerId],
+        delivery: Delivery,
+        class: u8,
+        body: impl Into<Body>,
+    ) -> Vec<(PeerId, Result<Sequence, SendError>)> {
+        let results = self.mml.send_group(now, peers, delivery, class, body);
+        self.flush(cl, now);
+        results
+    }
+
+    /// Sends a message again; see [`Mml::resend`].
+    pub fn resend(&mut self, cl: &mut cl::Endpoint, now: Time, peer: PeerId, sequence: Sequence) -> bool {
+        let kept = self.mml.resend(peer, sequence);
+        self.flush(cl, now);
+        kept
+    }
+
+    /// Tells at once what has arrived; see [`Mml::group_ack`].
+    pub fn group_ack(&mut self, cl: &mut cl::Endpoint, now: Time, peer: PeerId) {
+        self.mml.group_ack(peer);
+        self.flush(cl, now);
+    }
+
+    /// What has become of a message; see [`Mml::status`].
+    pub fn status(&self, peer: PeerId, sequence: Sequence) -> SendStatus {
+        self.mml.status(peer, sequence)
+    }
+
+    /// Takes a message that has arrived.
+    pub fn handle(&mut self, cl: &mut cl::Endpoint, now: Time, received: Received) {
+        let Received { from, addr, buf } = received;
+        let verdict = self.mml.handle(now, from, &buf);
+        drop(buf);
+        if verdict == Verdict::Established && !self.has_roster_address(from) {
+            self.learn(cl, from, addr);
+        }
+        self.transmit(cl, now, Some((from, addr)));
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, cl: &mut cl::Endpoint, now: Time) {
+        self.mml.handle_timeout(now);
+        self.flush(cl, now);
+    }
+
+    /// When [`Endpoint::handle_timeout`] is to be called.
+    pub fn next_timeout(&self) -> Option<Time> {
+        let retry = self.stalled.map(|(_, at)| at);
+        self.mml.next_timeout().into_iter().chain(retry).min()
+    }
+
+    /// Sends what is ready.
+    pub fn flush(&mut self, cl: &mut cl::Endpoint, now: Time) {
+        self.transmit(cl, now, None);
+    }
+
+    /// The next thing the application should know.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.mml.poll_event()
+    }
+
+    /// A code for one peer that may travel through others; see [`Mml::tag`].
+    pub fn tag(&self, peer: PeerId, domain: &str, bytes: &[u8]) -> Option<[u8; 16]> {
+        self.mml.tag(peer, domain, bytes)
+    }
+
+    /// Checks such a code; see [`Mml::verify_tag`].
+    #[must_use]
+    pub fn verify_tag(&self, from: PeerId, domain: &str, bytes: &[u8], tag: &[u8; 16]) -> bool {
+        self.mml.verify_tag(from, domain, bytes, tag)
+    }
+
+    /// This party.
+    pub fn me(&self) -> PeerId {
+        self.mml.me()
+    }
+
+    /// This party's life.
+    pub fn incarnation(&self) -> Incarnation {
+        self.mml.incarnation()
+    }
+
+    /// The latest life of `peer` that has proved to be alive.
+    pub fn incarnation_of(&self, peer: PeerId) -> Option<Incarnation> {
+        self.mml.incarnation_of(peer)
+    }
+
+    /// Whether there is a session with `peer`.
+    pub fn is_up(&self, peer: PeerId) -> bool {
+        self.mml.is_up(peer)
+    }
+
+    /// The peers with which there is a session.
+    pub fn peers_up(&self) -> impl Iterator<Item = PeerId> + '_ {
+        self.mml.peers_up()
+    }
+
+    /// What has happened so far, by kind.
+    pub fn counters(&self) -> &Counters {
+        self.mml.counters()
+    }
+
+    /// Frames that the communication layer refused for another reason than back-pressure, such as an unknown
+    /// address. They are repeated like lost ones.
+    pub fn frames_unsent(&self) -> u64 {
+        self.unsent
+    }
+
+    fn has_roster_address(&self, peer: PeerId) -> bool {
+        peer.instance == 0 && self.addresses.contains_key(&peer.principal)
+    }
+
+    fn learn(&mut self, cl: &mut cl::Endpoint, peer: PeerId, addr: SocketAddr) {
+        if self.learnt.len() >= LEARNT_MAX {
+            let gone: Vec<PeerId> =
+                self.learnt.iter().copied().filter(|peer| !self.mml.is_up(*peer)).collect();
+            for peer in gone {
+                self.learnt.remove(&peer);
+                cl.forget(peer);
+            }
+        }
+        self.learnt.insert(peer);
+        cl.resolve(peer, addr);
+    }
+
+    /// Sends what is ready; answers to the HELLO just received go where it came from.
+    fn transmit(&mut self, cl: &mut cl::Endpoint, now: Time, hello_from: Option<(PeerId, SocketAddr)>) {
+        loop {
+            let transmit = match self.stalled.take() {
+                Some((transmit, _)) => transmit,
+                None => match self.mml.poll_transmit(now, &mut self.frame) {
+                    Some(transmit) => transmit,
+                    None => return,
+                },
+            };
+            match self.send_frame(cl, transmit, hello_from) {
+                Ok(()) => {}
+                Err(Refused::NoRoom) => {
+                    self.stalled = Some((transmit, now + STALL));
+                    return;
+                }
+                Err(Refused::Lost) => self.unsent += 1,
+            }
+        }
+    }
+
+    fn send_frame(
+        &mut self,
+        cl: &mut cl::Endpoint,
+        transmit: Transmit,
+        hello_from: Option<(PeerId, SocketAddr)>,
+    ) -> Result<(), Refused> {
+        let to = transmit.to;
+        let answered =
+            hello_from.filter(|(from, _)| transmit.answers_hello && *from == to).map(|(_, addr)| addr);
+        if self.frame.len() > cl.pool().capacity_max() {
+            return Err(Refused::Lost);
+        }
+        let buf = cl.alloc_copy(&self.frame).map_err(|_| Refused::NoRoom)?;
+        if cl.address_of(to).is_none() && self.has_roster_address(to) {
+            cl.resolve(to, self.addresses[&to.principal]);
+        }
+        let sent = match answered {
+            Some(addr) => cl.send_to(to, addr, buf),
+            None => cl.send(to, buf),
+        };
+        sent.map_err(|error| if error.is_backpressure() { Refused::NoRoom } else { Refused::Lost })
+    }
+}
+
+/// Why a frame was not sent.
+enum Refused {
+    /// Buffers or queues are full: later.
+    NoRoom,
+    /// It is as good as lost on the way, and the protocol treats it so.
+    Lost,
+}

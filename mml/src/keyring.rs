@@ -1,0 +1,134 @@
+use crate::keys::{PublicKey, SecretKey};
+use crate::roster::Roster;
+use cl_base::{PeerId, Principal};
+use mml_proto::PairKeys;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+/// The static keys between one principal and every other of a roster, each computed when first needed.
+#[derive(Clone)]
+pub struct Keyring(Arc<Ring>);
+
+struct Ring {
+    me: Principal,
+    secret: SecretKey,
+    others: BTreeMap<Principal, Other>,
+}
+
+struct Other {
+    public: PublicKey,
+    /// `None` inside for a public key with which no secret can be shared.
+    pair_key: OnceLock<Option<[u8; 32]>>,
+}
+
+/// Why secret and roster do not fit.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    /// The roster does not know the principal.
+    #[error("principal {:#x} is not in the roster; add it, or choose another principal", .0.0)]
+    Absent(Principal),
+    /// The roster has another key for the principal.
+    #[error(
+        "the roster has another key for {name}; distribute a roster with key {key}, or use the key file that fits"
+    )]
+    OtherKey {
+        /// Its name in the roster.
+        name: String,
+        /// The public key that the secret belongs to.
+        key: PublicKey,
+    },
+}
+
+impl Keyring {
+    /// The keys of `me`, whose secret is `secret`.
+    ///
+    /// # Errors
+    /// [`KeyringError`] if the roster has no such principal, or another key for it.
+    pub fn new(me: Principal, secret: SecretKey, roster: &Roster) -> Result<Keyring, KeyringError> {
+        let member = roster.get(me).ok_or(KeyringError::Absent(me))?;
+        let key = secret.public();
+        if member.key != key {
+            return Err(KeyringError::OtherKey { name: member.name.clone(), key });
+        }
+        let others = roster
+            .iter()
+            .map(|m| (m.principal, Other { public: m.key, pair_key: OnceLock::new() }))
+            .collect();
+        Ok(Keyring(Arc::new(Ring { me, secret, others })))
+    }
+
+    /// Whose keys these are.
+    pub fn principal(&self) -> Principal {
+        self.0.me
+    }
+
+    /// The secret of this principal.
+    pub fn secret(&self) -> &SecretKey {
+        &self.0.secret
+    }
+}
+
+impl PairKeys for Keyring {
+    fn pair_key(&self, me: PeerId, peer: PeerId) -> Option<[u8; 32]> {
+        let ring = &*self.0;
+        assert!(me.principal == ring.me, "a keyring serves one principal");
+        let other = ring.others.get(&peer.principal)?;
+        *other.pair_key.get_or_init(|| ring.pair_key(peer.principal, &other.public))
+    }
+}
+
+impl Ring {
+    fn pair_key(&self, peer: Principal, public: &PublicKey) -> Option<[u8; 32]> {
+        let shared = self.secret.agree(public)?;
+        let mut sides = [(self.me, self.secret.public().x25519), (peer, public.x25519)];
+        sides.sort();
+        let mut hasher = blake3::Hasher::new_derive_key("ghidrah mml 1 pair");
+        hasher.update(&shared);
+        for (principal, key) in sides {
+            hasher.update(&principal.0.to_le_bytes());
+            hasher.update(&key);
+        }
+        Some(*hasher.finalize().as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::roster::Member;
+
+    fn member(number: u32, key: PublicKey) -> Member {
+        Member {
+            principal: Principal(number),
+            name: format!("p{number}"),
+            role: "test".into(),
+            key,
+            address: None,
+        }
+    }
+
+    #[test]
+    fn pairs_agree_and_strangers_have_no_key() {
+        let secrets: Vec<SecretKey> = (0..3).map(|i| SecretKey::from_seed([i; 32])).collect();
+        let members = secrets.iter().zip(0..).map(|(s, i)| member(i, s.public())).collect();
+        let roster = Roster::from_members(members, "test").unwrap();
+        let rings: Vec<Keyring> = (0..3)
+            .map(|i| Keyring::new(Principal(i), secrets[i as usize].clone(), &roster).unwrap())
+            .collect();
+        let key = |a: u32, b: u32| rings[a as usize].pair_key(PeerId::new(a, 0), PeerId::new(b, 7));
+        assert_eq!(key(0, 1), key(1, 0));
+        assert_ne!(key(0, 1), key(0, 2));
+        assert_ne!(key(0, 1), key(1, 2));
+        assert_eq!(key(0, 9), None);
+    }
+
+    #[test]
+    fn a_secret_that_does_not_fit_the_roster_is_refused() {
+        let roster =
+            Roster::from_members(vec![member(1, SecretKey::from_seed([1; 32]).public())], "test").unwrap();
+        let ring = |number, seed| Keyring::new(Principal(number), SecretKey::from_seed([seed; 32]), &roster);
+        assert!(ring(1, 1).is_ok());
+        assert!(matches!(ring(1, 2), Err(KeyringError::OtherKey { .. })));
+        assert!(matches!(ring(2, 2), Err(KeyringError::Absent(_))));
+    }
+}
