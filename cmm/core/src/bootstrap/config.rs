@@ -139,9 +139,10 @@ impl Config {
 
     /// The members that follow from `alive`: the position of each agent heard, and whether it is capable.
     ///
-    /// The lowest 3f+1 capable ones, once Q agents were heard and min(3f+1, N−f) of them are capable. With
-    /// fewer than 4f+1 agents there need not be 3f+1 correct ones, so the rest (at most f members, as many
-    /// as may be faulty in the group as well) are the lowest not heard, then the lowest not capable.
+    /// The lowest 3f+1 capable ones, once Q agents were heard and min(3f+1, N−f) of them are capable; so
+    /// many correct agents must be up for the election to end. With fewer than 4f+1 agents there need not
+    /// be 3f+1 correct ones, so the rest (at most f members, as many as may be faulty in the group as well)
+    /// are the lowest not heard, then the lowest not capable.
     pub(super) fn choose(&self, alive: &[(usize, bool)]) -> Option<Vec<PeerId>> {
         let n = self.agents.len();
         let capable = alive.iter().filter(|(_, capable)| *capable).count();

@@ -256,12 +256,12 @@ impl Bootstrap {
         alive: Alive,
         signature: Signature,
     ) -> Result<(), Refusal> {
-        if self.peers[from].alive == Some((alive, signature)) {
-            return Ok(());
+        let known = self.peers[from].alive == Some((alive, signature));
+        if !known {
+            self.check_signature(from, &Statement::Alive(alive), &signature)?;
         }
-        self.check_signature(from, &Statement::Alive(alive), &signature)?;
         self.vouch_if_asked(now, from, alive);
-        if !self.is_of_this_instance(now, from, alive.instance) {
+        if !self.is_of_this_instance(now, from, alive.instance) || known {
             return Ok(());
         }
         // Within a life only the right to vote may come, once.

@@ -242,10 +242,9 @@ impl Bootstrap {
         }
         let vote = (view, configuration.clone(), signature);
         let known = if commits { &self.peers[from].commit } else { &self.peers[from].prepare };
-        if known.as_ref() == Some(&vote) {
-            return Ok(());
+        if known.as_ref() != Some(&vote) {
+            self.check_signature(from, &statement, &signature)?;
         }
-        self.check_signature(from, &statement, &signature)?;
         if !self.is_of_this_instance(now, from, statement.instance()) {
             return Ok(());
         }

@@ -22,16 +22,17 @@ impl Bootstrap {
         {
             return Err(Refusal::Malformed);
         }
-        match &self.peers[from].view_change {
-            Some((known, s, _)) if *known == change && *s == signature => return Ok(()),
-            _ => self.check_signature(from, &Statement::ViewChange(change.clone()), &signature)?,
+        let known = self.peers[from].view_change.as_ref();
+        let known = known.is_some_and(|(known, s, _)| *known == change && *s == signature);
+        if !known {
+            self.check_signature(from, &Statement::ViewChange(change.clone()), &signature)?;
         }
-        if !self.is_of_this_instance(now, from, change.instance) {
+        if !self.is_of_this_instance(now, from, change.instance) || known {
             return Ok(());
         }
         match &self.peers[from].view_change {
-            Some((known, ..)) if known.view > change.view => return Err(Refusal::Stale),
-            Some((known, ..)) if known.view == change.view => return Err(Refusal::Conflicting),
+            Some((kept, ..)) if kept.view > change.view => return Err(Refusal::Stale),
+            Some((kept, ..)) if kept.view == change.view => return Err(Refusal::Conflicting),
             _ => {}
         }
         let prepared = match prepared {
@@ -83,6 +84,7 @@ impl Bootstrap {
             false => self.has_begun() || self.settling != Settling::Gathering,
         };
         if !waits {
+            self.deadline = None;
             return false;
         }
         if !self.state.changing

@@ -62,6 +62,9 @@ pub struct Alive {
     pub votes: bool,
 }
 
+/// The highest view in which an agent held a certificate, and the configuration it was for; if any.
+pub type Claim = Option<(u64, Configuration)>;
+
 /// What a VIEW-CHANGE says.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct ViewChange {
@@ -69,8 +72,8 @@ pub struct ViewChange {
     pub instance: u64,
     /// The view asked for.
     pub view: u64,
-    /// The highest view in which the sender held a certificate, and for what.
-    pub prepared: Option<(u64, Configuration)>,
+    /// What the sender held a certificate for.
+    pub prepared: Claim,
 }
 
 impl Statement {
@@ -182,7 +185,7 @@ pub struct Proposal {
     /// The leader's signature of the PREPARE for it.
     pub signature: Signature,
     /// The VIEW-CHANGEs of Q agents for this view, by position; none in view 0.
-    pub view_changes: Vec<(u16, Option<(u64, Configuration)>, Signature)>,
+    pub view_changes: Vec<(u16, Claim, Signature)>,
     /// Why this configuration.
     pub grounds: Grounds,
 }
