@@ -83,7 +83,7 @@ impl<'a> Apply<'a> {
     /// client has acknowledged it. Gives its sequence number, or `None` if the outbox is full
     /// ([`Config::outbox_max`](crate::Config::outbox_max)): the client is slow, absent or faulty.
     pub fn notify(&mut self, client: PeerId, body: Vec<u8>) -> Option<u64> {
-        let seq = self.sessions.notify(client, self.rsn, body)?;
+        let seq = self.sessions.notify(client, self.rsn, self.time, body)?;
         self.notified.entry(client).or_insert(seq);
         Some(seq)
     }

@@ -102,6 +102,39 @@ pub(crate) trait Statement: BorshSerialize {
     const DOMAIN: Domain;
 }
 
+/// What simulated Byzantine members need to sign well-formed lies.
+#[doc(hidden)]
+pub mod forge {
+    use super::*;
+
+    /// Types that members sign whole.
+    #[allow(private_bounds)]
+    pub trait Signable: Statement {}
+    impl Signable for Checkpoint {}
+    impl Signable for ViewChange {}
+    impl Signable for NewView {}
+
+    /// What `sender` signs to say `body`.
+    pub fn signed_statement<T: Signable>(config: &Config, sender: MemberId, body: &T) -> Digest {
+        statement(T::DOMAIN, config, sender, body)
+    }
+
+    /// What the primary signs as PRE-PREPARE.
+    pub fn pre_prepare_statement(config: &Config, sender: MemberId, vote: &Vote) -> Digest {
+        statement(Domain::PrePrepare, config, sender, vote)
+    }
+
+    /// What `sender` signs as PREPARE.
+    pub fn prepare_statement(config: &Config, sender: MemberId, vote: &Vote) -> Digest {
+        statement(Domain::Prepare, config, sender, vote)
+    }
+
+    /// The digest under which a body is voted on.
+    pub fn digest_of_body(config: &Config, rsn: Rsn, body: &Body) -> Digest {
+        body_digest(config, rsn, body)
+    }
+}
+
 #[allow(private_bounds)] // what can be signed is this crate's business
 impl<T: Statement> Signed<T> {
     pub(crate) fn new(body: T, me: MemberId, authority: &mut Authority, config: &Config) -> Signed<T> {

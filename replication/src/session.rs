@@ -105,9 +105,9 @@ impl Sessions {
         }
     }
 
-    pub(crate) fn notify(&mut self, client: PeerId, rsn: Rsn, body: Vec<u8>) -> Option<u64> {
+    pub(crate) fn notify(&mut self, client: PeerId, rsn: Rsn, time: Time, body: Vec<u8>) -> Option<u64> {
         let outbox_max = self.outbox_max;
-        let session = self.session(client, rsn, Time::MAX);
+        let session = self.session(client, rsn, time);
         if session.outbox.len() as u64 >= outbox_max {
             return None;
         }
@@ -155,9 +155,7 @@ impl Sessions {
 
     fn session(&mut self, client: PeerId, rsn: Rsn, time: Time) -> &mut Session {
         if !self.sessions.contains_key(&client) {
-            if self.sessions.len() as u64 >= self.sessions_max {
-                self.evict(time);
-            }
+            // Made before the eviction, which may lift the common floor above the request being executed.
             let session = Session {
                 floor: self.evicted_floor,
                 executed: BTreeMap::new(),
@@ -165,6 +163,9 @@ impl Sessions {
                 outbox: VecDeque::new(),
                 used: rsn,
             };
+            if self.sessions.len() as u64 >= self.sessions_max {
+                self.evict(time);
+            }
             self.sessions.insert(client, session);
         }
         let session = self.sessions.get_mut(&client).expect("present or just inserted");
@@ -229,14 +230,14 @@ mod tests {
     fn an_outbox_is_bounded_acknowledged_in_order_and_never_reuses_a_number() {
         let mut table = table(10, 2);
         let c = PeerId::new(9, 0);
-        let sent: Vec<_> = (0..4).map(|i| table.notify(c, 1, vec![i])).collect();
+        let sent: Vec<_> = (0..4).map(|i| table.notify(c, 1, NOW, vec![i])).collect();
         assert_eq!(sent, [Some(1), Some(2), Some(3), None]);
         table.acknowledge(c, 2);
         assert_eq!(table.outbox(c, 0).map(|e| e.0).collect::<Vec<_>>(), [3]);
         table.acknowledge(c, 99);
         assert_eq!(table.outbox_first(c), 4);
-        assert_eq!(table.notify(c, 1, vec![]), Some(4));
+        assert_eq!(table.notify(c, 1, NOW, vec![]), Some(4));
         table.forget(c);
-        assert_eq!(table.notify(c, 1, vec![]), Some(5));
+        assert_eq!(table.notify(c, 1, NOW, vec![]), Some(5));
     }
 }
