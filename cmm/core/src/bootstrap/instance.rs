@@ -188,7 +188,7 @@ impl Bootstrap {
     /// The decided group does not answer the JOIN, or no longer answers: the caller's patience is over.
     /// Without a decision this does nothing.
     pub fn no_service(&mut self, now: Time) {
-        self.served = false;
+        let was_served = std::mem::take(&mut self.served);
         let instance = self.state.decided();
         if instance > self.state.no_service {
             self.state.no_service = instance;
@@ -197,6 +197,8 @@ impl Bootstrap {
             let signature = self.sign(&statement);
             self.peers[self.me].no_service = Some((instance, signature));
             self.broadcast(&Message::Says(statement, signature));
+            self.resend_soon(now);
+        } else if was_served {
             self.resend_soon(now);
         }
         self.advance(now);

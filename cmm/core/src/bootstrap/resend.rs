@@ -51,7 +51,7 @@ impl Bootstrap {
     }
 
     fn schedule_resend(&mut self, now: Time) {
-        let owes = !self.is_decided()
+        let owes = (!self.is_decided() && !self.served)
             || self.lacks_service()
             || self.asks_for_vouches()
             || self.others().any(|to| self.owes_decision(to));
@@ -92,7 +92,7 @@ impl Bootstrap {
     pub(super) fn tell(&mut self, to: usize) {
         if self.is_decided() {
             self.tell_decided(to);
-        } else {
+        } else if !self.served {
             self.tell_undecided(to);
         }
     }
