@@ -176,7 +176,8 @@ impl Group {
 }
 
 /// Kills everything that runs on `node` of `cluster` on this machine, its agent included: what pulling the
-/// plug does. Creates nothing where there is no such node.
+/// plug does. This process goes too, if it is in the node's control group. Creates nothing where there is no
+/// such node.
 ///
 /// # Errors
 /// As [`Group::kill`].

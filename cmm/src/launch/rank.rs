@@ -154,6 +154,7 @@ fn with_affinity<T>(cpus: &[usize], start: impl FnOnce() -> T) -> io::Result<T> 
     }
     rustix::thread::sched_setaffinity(None, &theirs)?;
     let result = start();
-    rustix::thread::sched_setaffinity(None, &ours)?;
+    // Fails only if all our CPUs were taken from us meanwhile; then there is nothing to go back to.
+    let _ = rustix::thread::sched_setaffinity(None, &ours);
     Ok(result)
 }
