@@ -298,7 +298,7 @@ impl AckReceiver {
             Arrival::New
         };
         self.deliver_held(&mut deliver);
-        self.unreported += 1;
+        self.unreported = self.unreported.saturating_add(1);
         self.report_due |=
             arrival != Arrival::New || !self.held.is_empty() || self.unreported >= UNREPORTED_MAX;
         self.report_at.get_or_insert(now + config.ack_delay);

@@ -21,8 +21,10 @@ pub struct Config {
     pub reorder_bytes: usize,
     /// UNR messages kept while the session is being established; more are dropped and counted.
     pub unr_while_connecting: usize,
-    /// Peers remembered at once, over all; each costs memory, and a principal may have many instances.
+    /// Peers remembered at once, over all.
     pub peers_max: usize,
+    /// Peers remembered at once of one principal, so that no single key can fill the memory.
+    pub instances_max: usize,
     /// Remembered peers that have not yet proved to be alive, over all; the oldest makes room.
     pub half_open_max: usize,
     /// Events waiting for `poll_event`, over all; at this number incoming frames are refused and counted.
@@ -50,6 +52,25 @@ pub struct Config {
     pub forget_after: Duration,
 }
 
+impl Config {
+    /// # Panics
+    /// If a value makes no sense: that is a mistake of the program, found at its first start.
+    pub(crate) fn check(&self) {
+        let positive = [self.rto_initial, self.rto_min, self.advert_delay];
+        assert!(positive.iter().all(|d| *d > Duration::ZERO), "repetition without a pause");
+        assert!(
+            self.rto_min <= self.rto_max && self.rto_initial <= self.rto_max,
+            "a maximum below its minimum"
+        );
+        assert!(self.body_bytes_max <= 1 << 30, "bodies are hashed and copied whole");
+        assert!(
+            self.half_open_max > 0 && self.instances_max > 0 && self.peers_max > 0,
+            "no room for any peer"
+        );
+        assert!(self.forget_after > self.dead_after * 2, "peers forgotten while their messages are repeated");
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -59,9 +80,10 @@ impl Default for Config {
             queue_bytes: 16 << 20,
             history_messages: 1024,
             history_bytes: 4 << 20,
-            reorder_bytes: 4 << 20,
+            reorder_bytes: 1 << 20,
             unr_while_connecting: 16,
             peers_max: 65_536,
+            instances_max: 256,
             half_open_max: 256,
             events_max: 65_536,
             rto_initial: Duration::from_millis(20),
@@ -73,7 +95,7 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(5),
             dead_after: Duration::from_secs(2),
             probe_interval: Duration::from_millis(50),
-            forget_after: Duration::from_secs(60),
+            forget_after: Duration::from_secs(10),
         }
     }
 }

@@ -7,7 +7,9 @@ use crate::{
 };
 use cl_base::{Incarnation, PeerId, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
+
+/// How much longer than the longest body a frame may be: a peer may bundle more than we do.
+const FRAME_SLACK: usize = 1 << 16;
 
 /// The message layer of one party: sessions with many peers, without I/O.
 ///
@@ -40,11 +42,7 @@ impl Mml {
         keys: Box<dyn PairKeys>,
         seed: [u8; 32],
     ) -> Mml {
-        assert!(
-            config.rto_min > Duration::ZERO && config.rto_initial <= config.rto_max,
-            "time-outs make no sense"
-        );
-        assert!(config.body_bytes_max <= 1 << 30, "bodies are hashed and copied whole");
+        config.check();
         Mml {
             cx: Context {
                 config,
@@ -158,11 +156,13 @@ impl Mml {
     }
 
     fn handle_session(&mut self, now: Time, from: PeerId, frame: &[u8]) -> Verdict {
-        let Some(frame) = SessionFrame::split(frame) else {
+        let longest = self.cx.config.body_bytes_max + FRAME_SLACK;
+        let Some(frame) = SessionFrame::split(frame).filter(|_| frame.len() <= longest) else {
             self.cx.counters.malformed += 1;
             return Verdict::Refused;
         };
-        if !self.admit(now, from) {
+        // Not authenticated yet: it may take a free place, nobody's.
+        if !self.admit(now, from, false) {
             return Verdict::Refused;
         }
         self.with_peer(from, |peer, cx| peer.on_session_frame(now, cx, &frame)).expect("admitted above")
@@ -189,7 +189,7 @@ impl Mml {
             self.cx.counters.stale_handshake += 1;
             return Verdict::Refused;
         }
-        if !self.admit(now, from) {
+        if !self.admit(now, from, true) {
             return Verdict::Refused;
         }
         self.with_peer(from, |peer, cx| peer.on_handshake(now, cx, kind, theirs, echo))
@@ -317,15 +317,16 @@ impl Mml {
             return Ok(());
         }
         let pair_key = self.pair_key(peer).ok_or(SendError::UnknownPeer)?;
-        if !self.make_room(now) {
+        if !self.make_room(now, peer) {
             return Err(SendError::TooManyPeers);
         }
         self.peers.insert(peer, Peer::new(now, peer, pair_key, self.first_number));
         Ok(())
     }
 
-    /// Makes sure that `peer` is remembered, because of a frame; false, counted, if it cannot be.
-    fn admit(&mut self, now: Time, peer: PeerId) -> bool {
+    /// Makes sure that `peer` is remembered, because of a frame; false, counted, if it cannot be. Others may
+    /// be forgotten for it only if `may_displace`.
+    fn admit(&mut self, now: Time, peer: PeerId, may_displace: bool) -> bool {
         if self.peers.contains_key(&peer) {
             return true;
         }
@@ -333,10 +334,11 @@ impl Mml {
             self.cx.counters.unknown_peer += 1;
             return false;
         };
-        if self.half_open.len() >= self.cx.config.half_open_max {
+        if self.half_open.len() >= self.cx.config.half_open_max && may_displace {
             self.forget_half_open();
         }
-        if !self.make_room(now) {
+        let full = self.half_open.len() >= self.cx.config.half_open_max;
+        if full || !(self.has_room(peer) || may_displace && self.make_room(now, peer)) {
             self.cx.counters.peers_full += 1;
             return false;
         }
@@ -345,28 +347,39 @@ impl Mml {
         true
     }
 
-    fn make_room(&mut self, now: Time) -> bool {
-        if self.peers.len() < self.cx.config.peers_max {
-            return true;
-        }
-        while !self.half_open.is_empty() {
-            if self.forget_half_open() {
-                return true;
-            }
-        }
-        let forget_after = self.cx.config.forget_after;
-        let idle = |peer: &Peer| peer.is_drained() && peer.last_used + forget_after <= now;
-        let oldest = self.peers.values().filter(|p| idle(p)).min_by_key(|p| p.last_used).map(|p| p.id);
-        oldest.map(|id| self.forget(id)).is_some()
+    fn has_room(&self, peer: PeerId) -> bool {
+        let config = &self.cx.config;
+        self.peers.len() < config.peers_max && self.instances(peer).count() < config.instances_max
     }
 
-    fn forget_half_open(&mut self) -> bool {
-        let Some(id) = self.half_open.pop_front() else { return false };
-        let half_open = self.peers.get(&id).is_some_and(Peer::is_half_open);
-        if half_open {
+    /// The peers of the same principal.
+    fn instances(&self, peer: PeerId) -> impl Iterator<Item = &Peer> {
+        let number = peer.principal.0;
+        self.peers.range(PeerId::new(number, 0)..=PeerId::new(number, u32::MAX)).map(|(_, peer)| peer)
+    }
+
+    /// Forgets whom nobody will miss until there is room for `peer`.
+    fn make_room(&mut self, now: Time, peer: PeerId) -> bool {
+        let forget_after = self.cx.config.forget_after;
+        let idle = |p: &&Peer| p.is_half_open() || p.is_drained() && p.last_used + forget_after <= now;
+        while !self.has_room(peer) {
+            let crowded = self.instances(peer).count() >= self.cx.config.instances_max;
+            let oldest = match crowded {
+                true => self.instances(peer).filter(idle).min_by_key(|p| p.last_used),
+                false => self.peers.values().filter(idle).min_by_key(|p| p.last_used),
+            };
+            let Some(id) = oldest.map(|p| p.id) else { return false };
             self.forget(id);
         }
-        half_open
+        true
+    }
+
+    /// Forgets the oldest peer that came by a frame, unless it has proved itself since.
+    fn forget_half_open(&mut self) {
+        let Some(id) = self.half_open.pop_front() else { return };
+        if self.peers.get(&id).is_some_and(Peer::is_half_open) {
+            self.forget(id);
+        }
     }
 
     fn forget(&mut self, id: PeerId) {

@@ -13,6 +13,8 @@ use cl_base::{Incarnation, PeerId, Time};
 use std::collections::VecDeque;
 use std::ops::Range;
 
+#[cfg(test)]
+mod hostile_test;
 mod receive;
 mod transmit;
 

@@ -3,7 +3,7 @@
 mod world;
 
 use cl_base::Rng;
-use mml_proto::{Config, Delivery, Event};
+use mml_proto::{Config, Counters, Delivery, Event, FailReason};
 use std::time::Duration;
 use world::{Faults, World, id};
 
@@ -39,7 +39,7 @@ fn draw_config(rng: &mut Rng) -> Config {
 }
 
 /// Faults, restarts and disconnections, then peace: safety throughout, progress in the end.
-fn run(seed: u64) {
+fn run(seed: u64) -> World {
     let mut rng = Rng::new(seed);
     let parties = 2 + rng.below(2) as usize;
     let (config, faults) = (draw_config(&mut rng), draw_faults(&mut rng));
@@ -76,6 +76,7 @@ fn run(seed: u64) {
         assert!(world.was_delivered(name), "no progress after the faults stopped: message {name}");
     }
     assert!(world.is_quiet(), "idle sessions must send nothing");
+    world
 }
 
 fn everybody_to_everybody(world: &mut World) -> Vec<u64> {
@@ -100,6 +101,39 @@ fn authentic_exactly_once_in_order_and_live_after_faults() {
             eprintln!("seed {seed} fails; run it alone with MML_SEED={seed}");
             std::panic::resume_unwind(panic);
         }
+    }
+}
+
+/// A run that meets no trouble proves nothing: together they meet every kind.
+#[test]
+fn the_runs_meet_every_kind_of_trouble() {
+    type Trouble = (&'static str, fn(&Counters) -> u64);
+    let troubles: [Trouble; 13] = [
+        ("retransmitted", |c| c.retransmitted),
+        ("duplicates", |c| c.duplicates),
+        ("malformed", |c| c.malformed),
+        ("unknown_peer", |c| c.unknown_peer),
+        ("bad_mac", |c| c.bad_mac),
+        ("replayed", |c| c.replayed),
+        ("stale_incarnation", |c| c.stale_incarnation),
+        ("stale_handshake", |c| c.stale_handshake),
+        ("unknown_session", |c| c.unknown_session),
+        ("reorder_full", |c| c.reorder_full),
+        ("unr_dropped", |c| c.unr_dropped),
+        ("backpressure", |c| c.backpressure),
+        ("gaps", |c| c.gaps),
+    ];
+    let worlds: Vec<World> = (1000..1060).map(run).collect();
+    for (name, count) in troubles {
+        assert!(worlds.iter().flat_map(World::counters).map(count).sum::<u64>() > 0, "{name} never happens");
+    }
+    let events = || worlds.iter().flat_map(|w| &w.events).map(|(_, event)| event);
+    assert!(events().any(|e| matches!(e, Event::Restarted { .. })));
+    for reason in [FailReason::Silent, FailReason::Restarted, FailReason::Closed, FailReason::Disconnected] {
+        assert!(
+            events().any(|e| matches!(e, Event::Failed { reason: r, .. } if *r == reason)),
+            "{reason:?} never happens"
+        );
     }
 }
 

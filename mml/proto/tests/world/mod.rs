@@ -1,8 +1,9 @@
 //! Parties on a network that loses, delays, repeats, reorders, alters, records and replays frames, in
 //! virtual time from one seed; and the judge of what they are told.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use cl_base::{Incarnation, PeerId, Rng, Time};
-use mml_proto::{Config, Delivery, Event, Mml, SendStatus, Sequence};
+use mml_proto::{Config, Counters, Delivery, Event, Mml, SendStatus, Sequence};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub(crate) struct World {
     by_name: BTreeMap<(PeerId, Incarnation, PeerId, Sequence), u64>,
     /// Last ACK number per (sender, its life, receiver, its life).
     order: BTreeMap<(PeerId, Incarnation, PeerId, Incarnation), u64>,
+    /// Counters of former lives.
+    buried: Vec<Counters>,
     pub(crate) events: Vec<(PeerId, Event)>,
 }
 
@@ -74,6 +77,7 @@ impl World {
             sent: BTreeMap::new(),
             by_name: BTreeMap::new(),
             order: BTreeMap::new(),
+            buried: Vec::new(),
             events: Vec::new(),
         };
         for party in 0..parties {
@@ -92,6 +96,7 @@ impl World {
 
     pub(crate) fn restart(&mut self, party: usize) {
         let mml = self.life(party);
+        self.buried.push(self.parties[party].counters().clone());
         self.parties[party] = mml;
     }
 
@@ -204,6 +209,18 @@ impl World {
         for (from, to, frame) in self.recorded.clone() {
             self.put(from, to, frame);
         }
+    }
+
+    /// The counters of all lives of all parties.
+    pub(crate) fn counters(&self) -> impl Iterator<Item = &Counters> {
+        self.parties.iter().map(Mml::counters).chain(&self.buried)
+    }
+
+    /// Takes the next frame off the network.
+    pub(crate) fn take_next(&mut self) -> Option<(PeerId, PeerId, Vec<u8>)> {
+        let ((at, _), frame) = self.network.pop_first()?;
+        self.now = self.now.max(at);
+        Some(frame)
     }
 
     fn judge(&mut self, party: usize, event: &Event) {

@@ -1,0 +1,99 @@
+//! A peer that holds a valid key and says whatever it likes.
+
+use super::{Context, Link, Peer};
+use crate::frame::FrameWriter;
+use crate::handshake::{Hello, NonceSource, SessionKeys, StaticKeys};
+use crate::session::Session;
+use crate::wire::{self, NUMBER_MAX, SessionFrame};
+use crate::{Config, Counters, Delivery};
+use cl_base::{Incarnation, PeerId, Rng, Time};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+const ME: PeerId = PeerId::new(1, 0);
+const PEER: PeerId = PeerId::new(2, 0);
+
+fn context() -> Context {
+    Context {
+        config: Config::default(),
+        me: ME,
+        incarnation: Incarnation(1),
+        nonces: NonceSource::new([0; 32]),
+        counters: Counters::default(),
+        events: VecDeque::new(),
+    }
+}
+
+fn number(rng: &mut Rng) -> u64 {
+    match rng.below(5) {
+        0 => rng.below(20),
+        1 => rng.below(2000),
+        2 => NUMBER_MAX - 1 - rng.below(2000),
+        3 => NUMBER_MAX + rng.below(3) - 1,
+        _ => rng.next_u64(),
+    }
+}
+
+fn put_items(rng: &mut Rng, frame: &mut Vec<u8>) {
+    for _ in 0..rng.below(6) {
+        match rng.below(7) {
+            0..=2 => {
+                let (number, behind) = (number(rng), rng.below(3000));
+                let tag = *rng.pick(&[wire::UNR, wire::ACK, wire::NACK, wire::ACK | wire::BULK]).unwrap();
+                wire::put_message(frame, tag, number, number.saturating_sub(behind), 8);
+                frame.extend_from_slice(&[0; 8]);
+            }
+            3 => wire::put_ack(frame, number(rng), &[rng.next_u64(), rng.next_u64(), 0, rng.next_u64()]),
+            4 => wire::put_report(
+                frame,
+                number(rng),
+                &[(number(rng), rng.next_u64() as u32), (number(rng), 3)],
+            ),
+            5 => wire::put_advert(frame, number(rng), number(rng)),
+            _ => {
+                let noise = rng.next_u64().to_le_bytes();
+                frame.extend_from_slice(&noise[..rng.below(9) as usize]);
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_that_an_authentic_peer_says_panics_or_grows_without_bound() {
+    for seed in 0..2000 {
+        let mut rng = Rng::new(seed);
+        let (mut cx, mut now) = (context(), Time::from_nanos(1 << 40));
+        let mut peer = Peer::new(now, PEER, [7; 32], 0);
+        let hello = |nonce| Hello { incarnation: Incarnation(1), nonce: [nonce; 16] };
+        let keys = StaticKeys::new([7; 32]);
+        let mine = SessionKeys::derive(&keys, ME, hello(1), PEER, hello(2));
+        let theirs = SessionKeys::derive(&keys, PEER, hello(2), ME, hello(1));
+        peer.known = Some(Incarnation(1));
+        peer.link = Link::Up(Box::new(Session::new(mine, hello(1), hello(2), None)));
+        let mut frame = Vec::new();
+        for round in 0..40 {
+            let delivery = *rng.pick(&[Delivery::Ack, Delivery::Nack]).unwrap();
+            let _ = peer.send(now, &mut cx, delivery, 0, vec![0; 300].into());
+            let mut writer = FrameWriter::new(&mut frame, &cx.config);
+            put_items(&mut rng, writer.items());
+            if rng.chance(1, 3) {
+                let n = number(&mut rng) % NUMBER_MAX;
+                assert!(writer.push(wire::NACK, n, n.saturating_sub(rng.below(9)), 1, &vec![1; 2000].into()));
+            }
+            writer.finish(PEER, ME, &theirs, round);
+            peer.on_session_frame(now, &mut cx, &SessionFrame::split(&frame).expect("well cut"));
+            now += Duration::from_millis(rng.below(50));
+            if peer.next_timeout(&cx.config).is_some_and(|at| at <= now) {
+                peer.on_timeout(now, &mut cx);
+            }
+            let mut frames = 0;
+            while peer.poll_transmit(now, &mut cx, &mut frame).is_some() {
+                frames += 1;
+                assert!(frames < 200, "seed {seed}: one frame makes us send for ever");
+            }
+            assert!(cx.events.len() < 4000, "seed {seed}");
+        }
+        let c = &cx.counters;
+        assert!(c.frames_received + c.malformed + c.unknown_session >= 40, "seed {seed}: {c:?}");
+    }
+}
