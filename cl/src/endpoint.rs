@@ -93,6 +93,10 @@ pub struct Endpoint {
     stats: Stats,
 }
 
+/// The most parts one datagram may be gathered from: a header of the layer above, and contents in two
+/// pieces if need be.
+pub(crate) const PARTS_MAX: usize = 3;
+
 /// How a poll ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PollEnd {
@@ -318,6 +322,41 @@ impl Endpoint {
             self.expire();
         }
         None
+    }
+
+    /// See [`crate::for_rcl::transmit`].
+    pub(crate) fn transmit_parts(
+        &mut self,
+        to: PeerId,
+        addr: SocketAddr,
+        parts: &[IoSlice<'_>],
+    ) -> Result<(), Refusal> {
+        assert!(parts.len() <= PARTS_MAX, "{} parts", parts.len());
+        let len = parts.iter().map(|p| p.len()).sum::<usize>();
+        let refusal = match Geometry::for_message(len, self.unfragmented_len_max()) {
+            Some(geometry) if geometry.count() == 1 => {
+                let message = self.next_message;
+                self.next_message = message.wrapping_add(1);
+                let repr = Repr { source: self.me, destination: to, message, geometry, index: 0 };
+                let header = repr.to_bytes();
+                let mut all = [IoSlice::new(&[]); PARTS_MAX + 1];
+                all[0] = IoSlice::new(&header);
+                all[1..=parts.len()].copy_from_slice(parts);
+                match self.transport.socket().send(addr, &all[..=parts.len()]) {
+                    Ok(()) => {
+                        self.stats.messages_sent += 1;
+                        self.stats.datagrams_sent += 1;
+                        self.stats.bytes_sent += len as u64;
+                        return Ok(());
+                    }
+                    Err(error) if transport::is_transient(&error) => Refusal::Backpressure,
+                    Err(error) => Refusal::System(error.kind()),
+                }
+            }
+            _ => Refusal::TooLong,
+        };
+        self.stats.sends_refused += 1;
+        Err(refusal)
     }
 
     /// Counters of what happened so far.

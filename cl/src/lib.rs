@@ -57,6 +57,7 @@ mod reassembly;
 mod sys;
 mod transport;
 
+pub mod for_rcl;
 pub mod header;
 pub mod runtime;
 

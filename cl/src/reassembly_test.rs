@@ -11,7 +11,7 @@ fn addr(n: u8) -> SocketAddr {
 }
 
 fn message(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 31 >> 3) as u8).collect()
+    (0..len).map(|i| ((i * 31) >> 3) as u8).collect()
 }
 
 /// The fragments of `contents`: headers and bodies.

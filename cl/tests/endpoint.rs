@@ -37,7 +37,7 @@ fn poll_within(endpoint: &mut Endpoint, limit: Duration) -> Option<Received> {
 fn filled(endpoint: &Endpoint, len: usize) -> Buf {
     let mut buf = endpoint.alloc(len).unwrap();
     buf.resize(len);
-    buf.iter_mut().enumerate().for_each(|(i, b)| *b = (i * 7 >> 2) as u8);
+    buf.iter_mut().enumerate().for_each(|(i, b)| *b = ((i * 7) >> 2) as u8);
     buf
 }
 
@@ -171,4 +171,17 @@ fn an_mtu_out_of_range_or_above_all_buffers_is_refused() {
     assert!(matches!(open(10, 1 << 16), Err(OpenError::Mtu(10))));
     assert!(matches!(open(1 << 16, 1 << 17), Err(OpenError::Mtu(_))));
     assert!(matches!(open(9000, 2048), Err(OpenError::PoolTooSmall(9000))));
+}
+
+#[test]
+fn the_inner_door_sends_one_datagram_from_borrowed_parts() {
+    use cl::for_rcl::transmit;
+    use std::io::IoSlice;
+    let (mut a, mut b) = pair(config(ALICE, TransportChoice::Auto), config(BOB, TransportChoice::Auto));
+    let parts = [&b"head"[..], b"", b"body"].map(IoSlice::new);
+    transmit(&mut a, BOB, b.local_addr(), &parts).unwrap();
+    assert_eq!(&poll_within(&mut b, Duration::from_secs(5)).unwrap().buf[..], b"headbody");
+    let long = vec![0; a.unfragmented_len_max()];
+    let parts = [&long[..], &[0]].map(IoSlice::new);
+    assert_eq!(transmit(&mut a, BOB, b.local_addr(), &parts), Err(Refusal::TooLong));
 }
