@@ -32,6 +32,8 @@ pub enum LeaveReason {
     NewViewTimeout,
     /// f+1 members had left for later views.
     Join,
+    /// An active member has left alone and clients do not get enough answers.
+    ClientsUnheard,
 }
 
 /// A step of a replica that is worth a line in a log.

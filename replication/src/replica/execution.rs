@@ -1,6 +1,7 @@
 //! Execution in RSN order, replies and notifications (PROTOCOL.md 2.5 rule 5, 2.11).
 
 use super::pending::RequestId;
+use super::unheard::Question;
 use super::{Refusal, Replica};
 use crate::config::Rsn;
 use crate::effect::Event;
@@ -70,6 +71,7 @@ impl<S: StateMachine> Replica<S> {
     pub(super) fn reply_cached(&mut self, id: RequestId) {
         self.pending.remove(id);
         self.reply(id, true);
+        self.asked_again(id.0, Question::Reply(id.1));
     }
 
     /// Only members of A(v), NORMAL in v, reply (rule 5).
@@ -119,6 +121,9 @@ impl<S: StateMachine> Replica<S> {
     pub(super) fn on_notify_pull(&mut self, client: PeerId, seq: u64) {
         if self.has_state() {
             self.notify(client, seq);
+            if self.sessions.outbox(client, seq).next().is_some() {
+                self.asked_again(client, Question::Notification(seq));
+            }
         } else {
             self.refuse(Refusal::Unasked);
         }

@@ -1,7 +1,7 @@
 //! One member of a group.
 //!
 //! The parts, each an `impl` block in its own file: `ordering` (PROTOCOL.md 2.5), `execution` (replies and
-//! notifications), `checkpoint` (2.6), `transfer` (2.7), `view_change` (2.8), `timer` (2.9 and widening),
+//! notifications), `unheard` (clients that get too few), `checkpoint` (2.6), `transfer` (2.7), `view_change` (2.8), `timer` (2.9 and widening),
 //! `status` (retransmission, 2.4), `recover` (2.14).
 
 mod checkpoint;
@@ -12,6 +12,7 @@ mod recover;
 mod status;
 mod timer;
 mod transfer;
+mod unheard;
 mod view_change;
 
 #[cfg(test)]
@@ -158,6 +159,7 @@ pub struct Replica<S> {
     last_assigned: Rsn,
     last_proposed_time: Time,
     pending: Pending,
+    unheard: unheard::Unheard,
     /// Votes that arrived before the NEW-VIEW of their view.
     early: VecDeque<(MemberId, Message)>,
 
@@ -213,6 +215,7 @@ impl<S: StateMachine> Replica<S> {
             last_assigned: 0,
             last_proposed_time: Time::ZERO,
             pending: Pending::default(),
+            unheard: unheard::Unheard::default(),
             early: VecDeque::new(),
             sessions,
             time: Time::ZERO,

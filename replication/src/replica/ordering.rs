@@ -81,12 +81,8 @@ impl<S: StateMachine> Replica<S> {
 
     /// Batches assigned and not committed.
     fn in_flight(&self) -> u64 {
-        self.log
-            .iter()
-            .rev()
-            .take_while(|(rsn, _)| *rsn > self.executed)
-            .filter(|(_, s)| !s.committed)
-            .count() as u64
+        let above = self.log.iter().rev().take_while(|(rsn, _)| *rsn > self.executed);
+        above.filter(|(_, slot)| slot.accepted.is_some() && !slot.committed).count() as u64
     }
 
     /// Whether every body that the NEW-VIEW carries over is here, so that proposed times go on from theirs.

@@ -80,7 +80,7 @@ impl<S: StateMachine> Replica<S> {
     /// `base` doubled once for each fruitless view (k of 2.9), capped.
     ///
     /// T_req grows like T_nv: a network slower than T_req would otherwise lose every view it installs.
-    fn backed_off(&self, base: Duration) -> Duration {
+    pub(super) fn backed_off(&self, base: Duration) -> Duration {
         base.saturating_mul(1 << self.fruitless.min(16)).min(self.config.timeout_max.max(base))
     }
 
@@ -243,6 +243,7 @@ impl<S: StateMachine> Replica<S> {
     }
 
     pub(super) fn left_view(&mut self) {
+        self.unheard.clear();
         self.timers.waiting_since = None;
         self.timers.widen_asked = false;
         self.timers.new_view_at = None;
