@@ -213,7 +213,10 @@ impl Bootstrap {
     ) -> Result<(), Refusal> {
         if self.peers[from].no_service != Some((instance, signature)) {
             self.check_signature(from, &Statement::NoService { instance }, &signature)?;
-            self.keep_no_service(from, instance, signature);
+            let known = &mut self.peers[from].no_service;
+            if known.is_none_or(|(known, _)| known < instance) {
+                *known = Some((instance, signature));
+            }
         }
         self.on_knows(now, from, instance)
     }
@@ -232,39 +235,39 @@ impl Bootstrap {
             return Err(Refusal::Signature);
         }
         self.peers[from].heard = true;
-        for (i, signature) in signatures.0 {
-            self.keep_no_service(usize::from(i), instance, signature);
-        }
+        self.keep_no_services(instance, signatures);
         Ok(())
     }
 
-    fn keep_no_service(&mut self, from: usize, instance: u64, signature: Signature) {
-        let known = &mut self.peers[from].no_service;
-        if known.is_none_or(|(known, _)| known < instance) {
-            *known = Some((instance, signature));
+    fn keep_no_services(&mut self, instance: u64, signatures: Certificate) {
+        if self.without_service.as_ref().is_none_or(|(known, _)| *known < instance) {
+            self.without_service = Some((instance, signatures));
         }
     }
 
-    /// Q NO-SERVICEs to the decided instance, or to one beyond, open the next.
-    pub(super) fn open_next_instance(&mut self, now: Time) -> bool {
-        let said = self.peers.iter().filter_map(|p| p.no_service).map(|(instance, _)| instance);
-        let mut said: Vec<u64> = said.filter(|&i| i >= self.state.instance).collect();
-        said.sort_unstable_by(|a, b| b.cmp(a));
-        let Some(&highest) = said.first() else { return false };
-        let quorum = self.config.quorum();
-        let same = |instance: u64| said.iter().filter(|&&i| i == instance).count() >= quorum;
-        let Some(instance) =
-            (same(highest).then_some(highest)).or_else(|| said.iter().copied().find(|&i| same(i)))
-        else {
-            return false;
+    /// Makes a certificate of the NO-SERVICEs of single agents. A liar's may be for any instance: it must
+    /// not keep one passed on by others from counting, so that is kept apart.
+    fn gather_no_services(&mut self) {
+        let said = || self.peers.iter().filter_map(|p| p.no_service);
+        let enough = |instance: u64| said().filter(|(i, _)| *i == instance).count() >= self.config.quorum();
+        let Some(instance) = said().map(|(i, _)| i).find(|&i| i >= self.state.instance && enough(i)) else {
+            return;
         };
-        if self.served && instance == self.state.decided() {
-            return false;
-        }
         let signatures = self.peers.iter().enumerate().filter_map(|(i, p)| {
             p.no_service.filter(|(said, _)| *said == instance).map(|(_, signature)| (i as u16, signature))
         });
-        let opened_by = Certificate(signatures.take(quorum).collect());
+        let signatures = Certificate(signatures.take(self.config.quorum()).collect());
+        self.keep_no_services(instance, signatures);
+    }
+
+    /// Q NO-SERVICEs to this instance, or to one beyond, open the next, unless its group serves us.
+    pub(super) fn open_next_instance(&mut self, now: Time) -> bool {
+        self.gather_no_services();
+        let (here, serving) = (self.state.instance, self.served.then(|| self.state.decided()));
+        let opens = |(instance, _): &mut (u64, Certificate)| *instance >= here && serving != Some(*instance);
+        let Some((instance, opened_by)) = self.without_service.take_if(opens) else {
+            return false;
+        };
         self.served = false;
         self.enter(instance + 1, opened_by);
         self.persist();

@@ -1,6 +1,6 @@
 use super::peer::Peer;
 use super::resend::Resend;
-use super::wire::{Alive, Message, Proposal, Statement};
+use super::wire::{Alive, Certificate, Message, Proposal, Statement};
 use super::{Config, ConfigError, Decision, Keys, Record, Signature};
 use cl_base::{Incarnation, PeerId, Rng, Time, codec};
 use std::collections::{BTreeMap, VecDeque};
@@ -83,6 +83,8 @@ pub struct Bootstrap {
     pub(super) state: Record,
     /// What is known of each agent, this one included.
     pub(super) peers: Vec<Peer>,
+    /// The highest instance known to be without service, with the NO-SERVICEs of a quorum.
+    pub(super) without_service: Option<(u64, Certificate)>,
     /// Our proposal in this view.
     pub(super) proposal: Option<Proposal>,
     /// The decided group answers us: we do not seek another one.
@@ -161,6 +163,7 @@ impl Bootstrap {
             capable,
             rng: Rng::new(seed),
             state: stored.unwrap_or_else(|| Record::empty(lost_memory)),
+            without_service: None,
             proposal: None,
             served: false,
             settling: Settling::Gathering,

@@ -233,6 +233,22 @@ fn a_served_majority_keeps_its_group_whatever_the_others_say() {
 }
 
 #[test]
+fn a_liar_does_not_keep_an_agent_out_of_the_next_instance_by_a_no_service_of_its_own() {
+    let mut world = World::with(5, 1, 1, &[0, 1, 2, 3]);
+    world.dead_groups.insert(1);
+    world.run_until_decided(1, ms(500));
+    world.nodes[2].impatient_at = None;
+    // 4 completes the quorum for 0, 1 and 3, and tells 2 of an instance far ahead.
+    for (i, instance) in [(0, 1), (1, 1), (2, 7), (3, 1)] {
+        let statement = Statement::NoService { instance };
+        let signature = TestKeys(agent(4)).sign(&statement.to_sign(&world.config));
+        let bytes = codec::encode(&Message::Says(statement, signature));
+        world.with_machine(i, |machine, now| machine.on_message(now, agent(4), &bytes));
+    }
+    world.run_until_decided(2, ms(5_000));
+}
+
+#[test]
 fn an_agent_without_its_memory_abstains_until_it_is_vouched_for() {
     let mut world = World::new(6, 1, 1);
     world.cut = Box::new(|_, _, bytes| is_vote(bytes));
