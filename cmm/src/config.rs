@@ -17,6 +17,8 @@ pub const NODES_MAX: usize = 200;
 pub struct Config {
     /// The cluster's name: letters, digits and dashes. Part of process groups' names.
     pub name: String,
+    /// Tells clusters of the same name apart: 8 hexadecimal digits, made with the cluster.
+    pub id: String,
     /// Faulty managers to tolerate; 3f+1 nodes run managers, 2f+1 of them active.
     #[serde(default = "one")]
     pub f: u32,
@@ -78,7 +80,9 @@ fn silence_limit() -> u64 {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("cannot read {path}: {source}; is this a cluster's directory? (`ghidrah up --dir DIR` makes one)")]
+    #[error(
+        "cannot read {path}: {source}; is this a cluster's directory? (`ghidrah up --dir DIR` makes one)"
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -105,9 +109,10 @@ pub enum ConfigError {
 
 impl Config {
     /// A configuration with defaults for `nodes` nodes of `cores` cores.
-    pub fn local(name: &str, nodes: u32, cores: u32) -> Config {
+    pub fn local(name: &str, id: &str, nodes: u32, cores: u32) -> Config {
         Config {
             name: name.to_owned(),
+            id: id.to_owned(),
             f: one(),
             heartbeat_ms: heartbeat(),
             suspect_after_ms: suspect_after(),
@@ -146,6 +151,9 @@ impl Config {
         if self.name.is_empty() || self.name.len() > 40 || !name_ok {
             return Err(format!("name {:?} must be 1 to 40 letters, digits and dashes", self.name));
         }
+        if self.id.len() != 8 || !self.id.chars().all(|c| c.is_ascii_hexdigit()) {
+            return Err(format!("id {:?} must be 8 hexadecimal digits", self.id));
+        }
         if self.f != 1 {
             return Err(format!("f = {} is not supported yet; f = 1 is", self.f));
         }
@@ -170,7 +178,11 @@ impl Config {
             }
         }
         let range = |name: &str, v: u64, low: u64, high: u64| {
-            if (low..=high).contains(&v) { Ok(()) } else { Err(format!("{name} = {v} must be {low} to {high}")) }
+            if (low..=high).contains(&v) {
+                Ok(())
+            } else {
+                Err(format!("{name} = {v} must be {low} to {high}"))
+            }
         };
         range("heartbeat_ms", self.heartbeat_ms, 10, 60_000)?;
         range("suspect_after_ms", self.suspect_after_ms, 2 * self.heartbeat_ms, 3_600_000)?;
@@ -196,6 +208,26 @@ impl Config {
         Duration::from_millis(self.heartbeat_ms)
     }
 
+    /// How long a request may wait before the primary is replaced.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms)
+    }
+
+    /// How long a node may be silent before it is suspected.
+    pub fn suspect_after(&self) -> Duration {
+        Duration::from_millis(self.suspect_after_ms)
+    }
+
+    /// The name of this cluster's process groups, unlike every other cluster's on the machine.
+    pub fn process_group(&self) -> String {
+        format!("{}-{}", self.name, self.id)
+    }
+
+    /// How long the managers may be silent before the hardcore resets the cluster.
+    pub fn manager_silence(&self) -> Duration {
+        Duration::from_millis(self.manager_silence_ms)
+    }
+
     /// What the manager replicas must have in common.
     pub fn manager(&self) -> ManagerConfig {
         ManagerConfig {
@@ -213,7 +245,7 @@ mod tests {
 
     #[test]
     fn the_written_form_reads_back() {
-        let config = Config::local("demo", 6, 2);
+        let config = Config::local("demo", "0123abcd", 6, 2);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cluster.toml");
         std::fs::write(&path, config.to_toml()).unwrap();
@@ -222,9 +254,10 @@ mod tests {
 
     #[test]
     fn every_wrong_value_is_named() {
-        let good = Config::local("demo", 4, 2).to_toml();
+        let good = Config::local("demo", "0123abcd", 4, 2).to_toml();
         for (from, to, word) in [
             ("name = \"demo\"", "name = \"de mo\"", "name"),
+            ("id = \"0123abcd\"", "id = \"0123\"", "hexadecimal"),
             ("f = 1", "f = 2", "f = 2"),
             ("heartbeat_ms = 100", "heartbeat_ms = 1", "heartbeat_ms"),
             ("suspect_after_ms = 500", "suspect_after_ms = 150", "suspect_after_ms"),

@@ -69,8 +69,11 @@ impl Journal {
             file.write_all(MAGIC).map_err(io)?;
             bytes = MAGIC.to_vec();
         }
-        let (records, whole) = parse(&bytes)
-            .map_err(|(offset, what)| JournalError::Damaged { path: path.to_owned(), offset, what })?;
+        let (records, whole) = parse(&bytes).map_err(|(offset, what)| JournalError::Damaged {
+            path: path.to_owned(),
+            offset,
+            what,
+        })?;
         if whole < bytes.len() {
             tracing::warn!(
                 path = %path.display(),
@@ -233,7 +236,12 @@ mod tests {
             std::fs::write(&path, &bytes).unwrap();
             if let Ok((_, records)) = Journal::open(&path, false) {
                 // Only a length that now reaches past the end looks like a torn tail; it never lies.
-                assert!(records.len() < 3 && [&b"one"[..], b"", b"three"].starts_with(&records.iter().map(Vec::as_slice).collect::<Vec<_>>()), "bit {bit}");
+                assert!(
+                    records.len() < 3
+                        && [&b"one"[..], b"", b"three"]
+                            .starts_with(&records.iter().map(Vec::as_slice).collect::<Vec<_>>()),
+                    "bit {bit}"
+                );
             }
         }
     }

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! DIR/cluster.toml          configuration, the same for all
-//! DIR/roster.toml           pinned public keys and addresses
+//! DIR/keys/roster.toml      pinned public keys and addresses
 //! DIR/keys/NAME.key         secret keys, mode 0600
 //! DIR/hardcore/             log, lock of the running cluster
 //! DIR/nodes/nodeN/          a node's own: logs, bootstrap record, its manager's storage
 //! ```
-//! On a real site each machine has its own copy of the first two and only its own keys.
+//! On a real site each machine has its own copy of the first two, and of the secret keys only its own.
 
 use cmm_core::identity::NodeId;
 use std::path::{Path, PathBuf};
@@ -46,14 +46,19 @@ impl Layout {
         self.root.join("cluster.toml")
     }
 
+    /// Where the roster and the keys are.
+    pub fn keys(&self) -> PathBuf {
+        self.root.join("keys")
+    }
+
     /// The roster.
     pub fn roster(&self) -> PathBuf {
-        self.root.join("roster.toml")
+        self.keys().join("roster.toml")
     }
 
     /// The secret key of the roster entry `name`.
     pub fn key(&self, name: &str) -> PathBuf {
-        self.root.join("keys").join(format!("{name}.key"))
+        self.keys().join(format!("{name}.key"))
     }
 
     /// A node's own directory.
@@ -64,6 +69,12 @@ impl Layout {
     /// What a node's agent must remember of the bootstrap.
     pub fn bootstrap_record(&self, node: NodeId) -> PathBuf {
         self.node(node).join("bootstrap")
+    }
+
+    /// There as long as the node's agent has never taken part in an election, so that one that finds no
+    /// record knows whether it has lost it.
+    pub fn first_boot(&self, node: NodeId) -> PathBuf {
+        self.node(node).join("first-boot")
     }
 
     /// The decided manager group, for the node's manager process.

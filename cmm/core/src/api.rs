@@ -282,6 +282,8 @@ pub enum Notice {
     Launch {
         /// The attempt.
         attempt: Attempt,
+        /// The agent's life that is meant; a later one must ignore it.
+        incarnation: Incarnation,
         /// What to start.
         spec: JobSpec,
         /// All parts, in rank order; the first one's agent collects the output and the PMI exchange.

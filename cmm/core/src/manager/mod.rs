@@ -405,12 +405,12 @@ impl Manager {
         job.state = JobState::Starting;
         job.shares = parts
             .iter()
-            .zip(incarnations)
-            .map(|(part, incarnation)| Share { part: part.clone(), incarnation, progress: Progress::Told })
+            .zip(&incarnations)
+            .map(|(part, &incarnation)| Share { part: part.clone(), incarnation, progress: Progress::Told })
             .collect();
         let (attempt, spec) = (job.attempt(id), job.spec.clone());
-        for part in &parts {
-            let launch = Notice::Launch { attempt, spec: spec.clone(), parts: parts.clone() };
+        for (part, incarnation) in parts.iter().zip(incarnations) {
+            let launch = Notice::Launch { attempt, incarnation, spec: spec.clone(), parts: parts.clone() };
             out.push((Role::Agent(part.node).peer(), launch));
         }
         let nodes = parts.iter().map(|p| p.node.to_string()).collect::<Vec<_>>().join(", ");

@@ -1,0 +1,91 @@
+//! The command line `ghidrah`: what users and administrators type.
+
+pub mod args;
+mod demo;
+mod query;
+pub mod render;
+mod run;
+mod updown;
+
+use crate::layout::Layout;
+use crate::user::{Unanswered, User};
+use args::{Cli, Command};
+use clap::Parser;
+use cmm_core::api::{Op, Refusal, Reply};
+use std::process::ExitCode;
+use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+
+/// How long a command waits for an answer. Longer than a view change, shorter than a person's patience.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a command failed: a sentence for standard error, with the next step, and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code, not 0.
+    pub code: u8,
+    /// The sentence; empty if everything has been said.
+    pub text: String,
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Failure {
+        Failure { code: 1, text }
+    }
+}
+
+impl From<Unanswered> for Failure {
+    fn from(error: Unanswered) -> Failure {
+        error.to_string().into()
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        refusal.to_string().into()
+    }
+}
+
+/// What a command comes to.
+pub type Outcome = Result<(), Failure>;
+
+/// Parses the command line and carries it out.
+pub fn main() -> ExitCode {
+    // A reader that went away (`ghidrah queue | head`) ends us as it ends other programs.
+    let cli = Cli::parse();
+    let level = ["warn", "info", "debug"][usize::from(cli.verbose.min(2))];
+    let filter = EnvFilter::try_from_env("GHIDRAH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let layout = Layout::new(absolute(cli.dir.unwrap_or_else(Layout::default_root)));
+    let outcome = match cli.command {
+        Command::Demo(args) => demo::demo(layout, &args),
+        Command::Up(args) => updown::up(&layout, &args),
+        Command::Down(args) => updown::down(&layout, &args),
+        Command::Run(args) => run::run(&layout, args),
+        Command::Submit(args) => run::submit(&layout, args),
+        Command::Queue(args) => query::queue(&layout, &args),
+        Command::Job(args) => query::job(&layout, &args),
+        Command::Cancel(args) => query::cancel(&layout, &args),
+        Command::Nodes(args) => query::nodes(&layout, &args),
+        Command::Status(args) => query::status(&layout, &args),
+        Command::Events(args) => query::events(&layout, &args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.text.is_empty() {
+                eprintln!("ghidrah: {}", failure.text);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Asks the group, and turns a refusal into a failure.
+fn ask(user: &User, op: Op) -> Result<Reply, Failure> {
+    Ok(user.ask(op, PATIENCE)??)
+}
+
+fn absolute(path: std::path::PathBuf) -> std::path::PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
+}

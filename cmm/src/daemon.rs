@@ -1,0 +1,114 @@
+//! What every daemon does at its start and end.
+
+use crate::config::Config;
+use crate::keys::{Keyring, entry_name};
+use crate::layout::Layout;
+use cl::{PoolConfig, SizeClass};
+use cl_base::PeerId;
+use cmm_core::bootstrap;
+use cmm_core::identity::{NodeId, Role};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Read;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging to standard error, with the time and the daemon's name on each line. `GHIDRAH_LOG` chooses
+/// how much (`warn`, `info`, `debug`, or per module as in `cmm=debug,mml=info`).
+pub fn log_to_stderr(name: &'static str) {
+    let filter = EnvFilter::try_from_env("GHIDRAH_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let panic = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        tracing::error!("{name} caught itself in an impossible state and stops: {info}");
+        panic(info);
+    }));
+}
+
+/// The process's end: an error is said and gives exit code 1.
+pub fn exit(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Takes the lock of a running cluster, for as long as the file is held.
+///
+/// # Errors
+/// If the cluster runs already, or the file cannot be made.
+pub fn lock(layout: &Layout) -> Result<File, String> {
+    let path = layout.lock();
+    let at = |e: std::io::Error| format!("{}: {e}", path.display());
+    std::fs::create_dir_all(layout.hardcore()).map_err(at)?;
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(at)?;
+    match file.try_lock() {
+        Ok(()) => {
+            file.set_len(0).map_err(at)?;
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => Err(format!(
+            "a cluster runs already in {} (process {}); `ghidrah status` shows it, `ghidrah down` stops it",
+            layout.root().display(),
+            running(layout).map_or("unknown".to_owned(), |pid| pid.to_string())
+        )),
+        Err(TryLockError::Error(e)) => Err(at(e)),
+    }
+}
+
+/// The process id of the hardcore whose cluster runs in this directory, if one does.
+pub fn running(layout: &Layout) -> Option<i32> {
+    let mut file = OpenOptions::new().read(true).write(true).open(layout.lock()).ok()?;
+    match file.try_lock() {
+        Ok(()) => None, // Nobody holds it; ours goes with the file.
+        Err(_) => {
+            let mut text = String::new();
+            file.read_to_string(&mut text).ok()?;
+            text.trim().parse().ok()
+        }
+    }
+}
+
+/// What all of a cluster's agents have in common in an election.
+///
+/// # Errors
+/// If the configuration has too few nodes.
+pub fn election(config: &Config, keyring: &Keyring) -> Result<bootstrap::Config, String> {
+    let agents = config.node_ids().into_iter().map(|n| Role::Agent(n).peer()).collect();
+    bootstrap::Config::new(keyring.cluster(), agents, config.f as usize).map_err(|e| e.to_string())
+}
+
+/// The address that the roster gives a role.
+///
+/// # Errors
+/// If it gives none.
+pub fn address(keyring: &Keyring, role: Role) -> Result<SocketAddr, String> {
+    keyring.roster().get(role.principal()).and_then(|e| e.address).ok_or_else(|| {
+        format!("the roster gives {} no address; add `address = \"IP:PORT\"`", entry_name(role))
+    })
+}
+
+/// The node of an agent's identity.
+pub fn agent_node(peer: PeerId) -> Option<NodeId> {
+    match Role::of(peer.principal) {
+        Some(Role::Agent(node)) => Some(node),
+        _ => None,
+    }
+}
+
+/// Buffers for a daemon that handles small messages at a low rate: about 4 MiB of address space.
+pub fn small_pool() -> PoolConfig {
+    PoolConfig {
+        classes: vec![
+            SizeClass { capacity: 2 << 10, count: 256 },
+            SizeClass { capacity: 16 << 10, count: 32 },
+            SizeClass { capacity: 64 << 10, count: 64 },
+            SizeClass { capacity: 1 << 20, count: 8 },
+            SizeClass { capacity: 16 << 20, count: 2 },
+        ],
+    }
+}
