@@ -283,3 +283,23 @@ fn strangers_and_crowds_cannot_fill_the_table_of_peers() {
     assert_eq!(c.peers_full, 997);
     assert!(world.was_delivered(name) && world.parties[1].is_up(id(0)));
 }
+
+#[test]
+fn a_forgotten_peer_does_not_take_new_messages_for_old_ones() {
+    let config = Config { peers_max: 1, ..Config::default() };
+    let mut world = World::new(3, 3, config.clone(), Faults::default());
+    let mut names = vec![];
+    for to in [1, 2, 1] {
+        for delivery in [Delivery::Ack, Delivery::Nack] {
+            for _ in 0..3 {
+                names.push(world.send(0, to, delivery, 10).unwrap());
+            }
+        }
+        world.run_for(SECOND);
+        let now = world.now;
+        let other = id(3 - to);
+        assert_eq!(world.parties[0].send(now, other, Delivery::Ack, 0, b""), Err(SendError::TooManyPeers));
+        world.run_for(config.forget_after);
+    }
+    assert!(names.iter().all(|name| world.was_delivered(*name)));
+}
