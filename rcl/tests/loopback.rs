@@ -17,7 +17,10 @@ fn open(me: PeerId, transport: TransportChoice, mtu: Option<usize>) -> Endpoint 
 }
 
 fn pattern(len: usize, salt: usize) -> Vec<u8> {
-    (0..len).map(|i| ((i * 31 + salt) >> 4) as u8).collect()
+    let mut pattern =
+        (0..1021).map(|i| ((i * 31 + salt) >> 2) as u8).collect::<Vec<_>>().repeat(len / 1021 + 1);
+    pattern.truncate(len);
+    pattern
 }
 
 /// 64 MiB in messages of many lengths from A to B.

@@ -13,7 +13,8 @@ pub struct Config {
     pub send_buffer: usize,
     /// The longest message accepted from a peer, in bytes; a longer one closes the connection.
     pub message_len_max: usize,
-    /// A peer that says nothing for so long is dead.
+    /// A peer that says nothing for so long is dead; a little later if this end has not been polled
+    /// meanwhile, for then the silence may be its own.
     pub dead_after: Duration,
     /// Bounds of the retransmission time-out.
     pub rto_min: Duration,

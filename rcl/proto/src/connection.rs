@@ -7,6 +7,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A silent peer is asked so many times before it is called dead. A quarter of the bound apart, they fit
+/// within it.
+const PROBES_MIN: u32 = 3;
+
 /// Why a connection has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CloseReason {
@@ -94,6 +98,8 @@ pub(crate) struct Connection {
     probe_at: Time,
     /// When that was done last, or something was heard.
     probed_at: Time,
+    /// Probes since something was heard.
+    probes: u32,
     probe_due: bool,
     ack_due: bool,
     welcome_due: bool,
@@ -125,6 +131,7 @@ impl Connection {
             heard_at: now,
             probe_at: now + config.dead_after / 4,
             probed_at: now,
+            probes: 0,
             probe_due: state == State::Calling,
             ack_due: false,
             welcome_due: false,
@@ -169,6 +176,7 @@ impl Connection {
         self.heard_at = now;
         self.probe_at = now + self.dead_after / 4;
         self.probed_at = now;
+        self.probes = 0;
         let bitmap = if header.kind == Kind::Ack { Bitmap::parse(body) } else { None };
         if !self.sender.acknowledge(now, header.ack, bitmap.as_ref(), header.limit) {
             self.state = State::Closed(CloseReason::Violation);
@@ -299,7 +307,11 @@ impl Connection {
             State::Closed(_) => Time::MAX,
             State::Lingering(until) => until,
             State::Calling | State::Called | State::Open => {
-                self.sender.deadline().min(self.probe_time()).min(self.heard_at + self.dead_after)
+                let dead_at = match self.probes {
+                    PROBES_MIN.. => self.heard_at + self.dead_after,
+                    _ => Time::MAX,
+                };
+                self.sender.deadline().min(self.probe_time()).min(dead_at)
             }
         }
     }
@@ -325,7 +337,8 @@ impl Connection {
             State::Lingering(until) => return now >= until,
             State::Calling | State::Called | State::Open => {}
         }
-        if now.saturating_since(self.heard_at) >= self.dead_after {
+        // Silence alone proves nothing if it was us who did not listen: probes must have had no answer, too.
+        if now.saturating_since(self.heard_at) >= self.dead_after && self.probes >= PROBES_MIN {
             self.state = State::Closed(CloseReason::Dead);
             return false;
         }
@@ -333,6 +346,7 @@ impl Connection {
         if now >= self.probe_time() {
             self.probe_due = true;
             self.probed_at = now;
+            self.probes += 1;
             self.probe_at = now + self.dead_after / 4;
             if self.is_held_up() {
                 self.sender.back_off();
