@@ -4,9 +4,12 @@ use crate::byzantine::{Byzantine, Habits};
 use crate::keys::{TestKeys, agent, garbage};
 use crate::world::{World, ms};
 use cl_base::{Incarnation, PeerId, Rng, Time, codec};
-use cmm_core::bootstrap::wire::{Alive, Message, Statement};
+use cmm_core::bootstrap::wire::{
+    Alive, Certificate, Claim, Grounds, Message, Proposal, Statement, ViewChange,
+};
 use cmm_core::bootstrap::{
-    Bootstrap, Config, ConfigError, Decision, Effect, Event, InvalidDecision, Keys, Record, Refusal,
+    Bootstrap, Config, ConfigError, Configuration, Decision, Effect, Event, InvalidDecision, Keys, Record,
+    Refusal,
 };
 
 const OBSERVER: TestKeys = TestKeys(PeerId::new(1, 0));
@@ -413,4 +416,40 @@ fn a_vote_is_stored_before_it_is_said() {
         }
     }
     assert!(votes > 50 && machines[1..].iter().all(|(m, _)| m.decision().is_some()));
+}
+
+/// What a leader may not do, one thing at a time, from a proposal that is accepted otherwise.
+#[test]
+fn a_proposal_must_follow_from_what_it_shows() {
+    let config = Config::new([3; 32], (0..6).map(agent).collect(), 1).unwrap();
+    let sign = |i: usize, s: &Statement| TestKeys(agent(i)).sign(&s.to_sign(&config));
+    let configuration = |m: [usize; 4]| Configuration { instance: 1, members: m.map(agent).to_vec() };
+    let refusals = |view: u64, members: [usize; 4], claim: Claim, forged: bool| {
+        let alive = Alive { instance: 1, boot: Incarnation(1), capable: true, votes: true };
+        let signer = |i: usize| if forged && i == 2 { 0 } else { i };
+        let alive =
+            [0, 2, 3, 4].map(|i| (i as u16, alive, sign(signer(i), &Statement::Alive(alive)))).to_vec();
+        let change = |i: usize| {
+            let prepared = claim.clone().filter(|_| i == 2);
+            let change = ViewChange { instance: 1, view, prepared: prepared.clone() };
+            (i as u16, prepared, sign(i, &Statement::ViewChange(change)))
+        };
+        let view_changes = if view == 0 { vec![] } else { [0, 2, 3, 4].map(change).to_vec() };
+        let configuration = configuration(members);
+        let signature = sign(0, &Statement::Prepare { view, configuration: configuration.clone() });
+        let grounds = Grounds::Chosen { alive, no_service: Certificate::default() };
+        let proposal = Proposal { view, configuration, signature, view_changes, grounds };
+        let (keys, boot) = (Box::new(TestKeys(agent(1))), Incarnation(1));
+        let mut machine = Bootstrap::new(config.clone(), agent(1), keys, boot, true, Time::ZERO, 1).unwrap();
+        let bytes = codec::encode(&Message::Propose(Box::new(proposal)));
+        machine.on_message(Time::ZERO, agent(0), &bytes);
+        machine.refused().keys().copied().collect::<Vec<_>>()
+    };
+    let seen = Some((0, configuration([0, 1, 2, 3])));
+    assert_eq!(refusals(0, [0, 2, 3, 4], None, false), []);
+    assert_eq!(refusals(6, [0, 2, 3, 4], None, false), []);
+    assert_eq!(refusals(0, [0, 1, 2, 3], None, false), [Refusal::Unjustified], "1 was not heard");
+    assert_eq!(refusals(0, [0, 2, 3, 4], None, true), [Refusal::Signature], "an ALIVE is forged");
+    assert_eq!(refusals(6, [0, 2, 3, 4], seen, false), [Refusal::Unjustified], "there is a certificate");
+    assert_eq!(refusals(1, [0, 2, 3, 4], None, false), [Refusal::Unjustified], "not its view");
 }
