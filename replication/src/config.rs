@@ -30,8 +30,6 @@ pub enum Mutation {
     NoFreeze,
     /// COMMITs of 2f members are enough to execute.
     CommitQuorum2f,
-    /// A new view carries the certificate of the lowest view instead of the highest.
-    LowestViewWins,
 }
 
 /// Parameters of one group in one epoch.

@@ -71,7 +71,9 @@ impl Host {
             let keys = Box::new(SimKeys::new(self.seed, &self.config.members, self.peer));
             let mut records = Vec::new();
             for bytes in disk {
-                records.push(codec::decode::<Record>(bytes).map_err(|e| format!("a record is unreadable: {e}"))?);
+                records.push(
+                    codec::decode::<Record>(bytes).map_err(|e| format!("a record is unreadable: {e}"))?,
+                );
             }
             let replica = Replica::recover(
                 self.config.clone(),

@@ -154,9 +154,10 @@ impl Judge {
 
     /// Whether notifications of this ledger have not reached their clients.
     pub(crate) fn undelivered(&self, ledger: &Ledger) -> bool {
-        ledger.pushed.iter().any(|(client, pushed)| {
-            self.delivered.get(client).map_or(0, BTreeMap::len) < pushed.len()
-        })
+        ledger
+            .pushed
+            .iter()
+            .any(|(client, pushed)| self.delivered.get(client).map_or(0, BTreeMap::len) < pushed.len())
     }
 
     /// The end: what the correct members hold must explain everything that clients saw.

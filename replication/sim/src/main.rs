@@ -34,8 +34,6 @@ enum Rule {
     /// COMMITs of 2f members are enough.
     #[value(name = "commit-quorum-2f")]
     CommitQuorum2f,
-    /// The certificate of the lowest view wins.
-    LowestViewWins,
     /// Members restart without memory.
     Amnesia,
 }
@@ -45,7 +43,6 @@ impl Rule {
         match self {
             Rule::NoFreeze => Sabotage::Mutation(Mutation::NoFreeze),
             Rule::CommitQuorum2f => Sabotage::Mutation(Mutation::CommitQuorum2f),
-            Rule::LowestViewWins => Sabotage::Mutation(Mutation::LowestViewWins),
             Rule::Amnesia => Sabotage::Amnesia,
         }
     }

@@ -113,7 +113,10 @@ impl Plan {
             heal,
             loss: if rough { rng.within(0, 150) } else { 0 },
             duplication: if rough { rng.within(0, 50) } else { 0 },
-            delay: (Duration::from_micros(rng.within(20, 200)), Duration::from_micros(rng.within(300, 10_000))),
+            delay: (
+                Duration::from_micros(rng.within(20, 200)),
+                Duration::from_micros(rng.within(300, 10_000)),
+            ),
             stragglers: if rough { rng.within(0, 30) } else { 0 },
             clients: rng.within(1, 3) as usize,
             ops_per_client: rng.within(5, 25),

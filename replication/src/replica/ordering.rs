@@ -175,7 +175,7 @@ impl<S: StateMachine> Replica<S> {
         self.try_prepare(vote.rsn);
     }
 
-    fn accept(&mut self, vote: Vote, proposal: Signature, body: Body) {
+    pub(super) fn accept(&mut self, vote: Vote, proposal: Signature, body: Body) {
         for request in body.iter().flat_map(|batch| &batch.requests) {
             self.pending.proposed((request.client, request.t));
         }

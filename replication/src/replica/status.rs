@@ -77,10 +77,31 @@ impl<S: StateMachine> Replica<S> {
             self.send_member(from, &Message::Checkpoint(claim));
         }
         self.help_into_view(from, status);
+        if self.is_behind(status) {
+            self.hasten_status();
+        }
         let asked = self.active.contains(&from) || self.wide.is_some();
         if self.normal() && !status.changing && status.view == self.view && status.tag == self.tag && asked {
             self.resend(from, status.base, &status.slots);
         }
+    }
+
+    /// Whether the sender has something that this member should ask for.
+    fn is_behind(&self, status: &Status) -> bool {
+        if status.view > self.view || status.stable > self.stable.rsn {
+            return true;
+        }
+        if status.view < self.view || status.changing {
+            return false;
+        }
+        if !self.normal() {
+            return true;
+        }
+        let proposed = status.slots.iter().rposition(|slot| slot.proposed).map_or(0, |i| i as u64 + 1);
+        let known = status.base.saturating_add(proposed).saturating_sub(1);
+        let base = self.status_base();
+        let has_body = |rsn| self.log.get(rsn).is_some_and(|slot| slot.body().is_some());
+        self.may_vote() && known >= base && (base < status.base || (base..=known).any(|rsn| !has_body(rsn)))
     }
 
     /// Sends a member that is behind what it needs to install this view, or to join it.

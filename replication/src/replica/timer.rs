@@ -190,6 +190,12 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
+    /// Another member has what this one lacks: asks for it soon.
+    pub(super) fn hasten_status(&mut self) {
+        let soon = (self.timers.status_last + self.config.status_active).max(self.now);
+        self.timers.status_at = self.timers.status_at.min(soon);
+    }
+
     fn tick_status(&mut self) {
         let unfinished = self.is_unfinished();
         let interval = if unfinished {

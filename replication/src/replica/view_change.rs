@@ -37,15 +37,18 @@ fn decide(config: &Config, v: &[&ViewChange]) -> Decision {
     let order = (stable.rsn + 1..=top)
         .map(|rsn| {
             let certificates = v.iter().flat_map(|vc| &vc.prepared).filter(|c| c.vote.rsn == rsn);
-            let selected = if config.mutated(Mutation::LowestViewWins) {
-                certificates.min_by_key(|c| c.vote.view)
-            } else {
-                certificates.max_by_key(|c| c.vote.view)
-            };
-            selected.map_or_else(|| body_digest(config, rsn, &None), |c| c.vote.digest)
+            certificates
+                .max_by_key(|c| c.vote.view)
+                .map_or_else(|| body_digest(config, rsn, &None), |c| c.vote.digest)
         })
         .collect();
     Decision { stable, order }
+}
+
+/// The digests that V decides on.
+#[cfg(test)]
+pub(super) fn decided_order(config: &Config, v: &[&ViewChange]) -> Vec<Digest> {
+    decide(config, v).order
 }
 
 /// Rule 3, signature included.
