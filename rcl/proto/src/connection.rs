@@ -127,7 +127,7 @@ impl Connection {
             sender: Sender::new(config),
             receiver: Receiver::new(config.window, config.message_len_max),
             dead_after: config.dead_after,
-            linger: config.rto_max * 2,
+            linger: (config.rto_max * 8).min(config.dead_after),
             heard_at: now,
             probe_at: now + config.dead_after / 4,
             probed_at: now,

@@ -167,7 +167,7 @@ fn exchange(seed: u64, faults: Faults, count: u32) {
         assert!(r == &messages, "seed {seed}: lost, doubled or out of order");
     }
     world.node(A).close(B);
-    world.run_for(Duration::from_secs(4));
+    world.run_for(Duration::from_secs(20));
     for side in [A, B] {
         assert_eq!(world.closed(side), [CloseReason::Graceful], "seed {seed}, {side}");
         assert_eq!(world.node(side).next_deadline(), Time::MAX, "seed {seed}: nothing is left behind");
