@@ -59,8 +59,14 @@ impl Class {
 }
 
 /// How urgent a frame is that has just arrived and is not authenticated yet.
+///
+/// What has no class belongs to a session's handshake. It is as urgent as the most urgent message, or else
+/// that message would overtake the handshake that it needs, and be refused.
 pub fn priority_of(frame: &[u8]) -> Priority {
-    mml::peek_class(frame).and_then(Class::of).map_or(Priority::Normal, Class::priority)
+    match mml::peek_class(frame) {
+        None => Priority::High,
+        Some(byte) => Class::of(byte).map_or(Priority::Low, Class::priority),
+    }
 }
 
 #[cfg(test)]
@@ -77,5 +83,6 @@ mod tests {
         assert_eq!(Class::of(10), Some(Class::GroupReply));
         assert_eq!(Class::of(11), None);
         assert_eq!(Class::of(0), None);
+        assert_eq!(priority_of(b"no session frame"), Priority::High);
     }
 }

@@ -245,6 +245,7 @@ impl Link {
     }
 
     fn on_event(&mut self, now: Time, event: Event) {
+        tracing::trace!(?event, "mml");
         match event {
             Event::Message { from, class, body, .. } => match Class::of(class) {
                 Some(Class::Replication) => self.incoming.push_back(Incoming::Replication { from, body }),
@@ -270,6 +271,7 @@ impl Link {
         let now = cx.now();
         while let Some(group) = &mut self.group {
             let Some(effect) = group.client.poll_effect() else { return };
+            tracing::trace!(?effect, "client");
             match effect {
                 ClientEffect::Send { to, bytes } if to == self.me => {
                     // A manager asks its own group: its replica is on this very link.
@@ -296,7 +298,11 @@ impl Link {
                         self.incoming.push_back(Incoming::Outvoted(node));
                     }
                 }
-                other => tracing::warn!(effect = ?other, "the group"),
+                ClientEffect::NotificationsBegin { seq } => tracing::debug!(seq, "notices begin"),
+                ClientEffect::Stale { ticket, floor } => {
+                    // Our clock is behind that of an earlier session: the request was not executed.
+                    tracing::error!(?ticket, floor, "the group has forgotten this session; start again");
+                }
             }
         }
     }

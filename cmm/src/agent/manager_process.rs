@@ -12,8 +12,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// The first wait before a manager that died is started again; doubled each time, up to the longest.
-const RESTART_FIRST: Duration = Duration::from_millis(500);
+/// The first wait before a manager that died is started again; doubled each time, up to the longest. Long
+/// enough that the others have replaced a primary before it is back: one that dies again and again must not
+/// hold them up each time.
+const RESTART_FIRST: Duration = Duration::from_secs(3);
 const RESTART_LONGEST: Duration = Duration::from_secs(30);
 /// A manager that lived this long did not die of how it was started: the next wait is the first again.
 const LIVED_WELL: Duration = Duration::from_secs(30);

@@ -1,7 +1,7 @@
 //! `up` and `down`.
 
 use super::args::{DownArgs, UpArgs};
-use super::query::{agreed_view, all_nodes};
+use super::query::all_nodes;
 use super::{Failure, Outcome, render};
 use crate::config::Config;
 use crate::daemon;
@@ -9,7 +9,6 @@ use crate::layout::Layout;
 use crate::local::{self, Stopped};
 use crate::user::User;
 use cmm_core::api::NodeState;
-use cmm_core::identity::NodeId;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -46,6 +45,8 @@ pub(super) fn up(layout: &Layout, args: &UpArgs) -> Outcome {
 pub(super) fn start_and_wait(layout: &Layout, config: &Config, patience: Duration) -> Result<User, Failure> {
     let mut hardcore = local::start(layout)?;
     let deadline = Instant::now() + patience;
+    // A cluster that was up before remembers its nodes as up; what counts is that they join now.
+    let since = cl::Clock::new().now().as_nanos();
     let progress = Progress::new();
     let mut waited = || -> Result<User, Failure> {
         let user = User::connect(layout)?;
@@ -56,7 +57,7 @@ pub(super) fn start_and_wait(layout: &Layout, config: &Config, patience: Duratio
             }
             let up = if user.is_located(Duration::from_millis(100)) {
                 progress.say("managers elected; nodes are joining");
-                all_nodes(&user)?.iter().filter(|n| n.state == NodeState::Up).count()
+                all_nodes(&user)?.iter().filter(|n| n.state == NodeState::Up && n.since_ns >= since).count()
             } else {
                 progress.say("nodes started; electing the managers");
                 0
@@ -105,11 +106,6 @@ pub(super) fn down(layout: &Layout, args: &DownArgs) -> Outcome {
         println!("{} is removed", layout.root().display());
     }
     Ok(())
-}
-
-/// The primary's node, in whatever view f+1 managers work, or `None` within `patience`.
-pub(super) fn primary(user: &User, patience: Duration) -> Option<(u64, NodeId)> {
-    user.managers(patience).ok().and_then(|m| agreed_view(&m))
 }
 
 /// One line on a terminal that says what is being waited for; nothing where nobody watches.
