@@ -113,6 +113,12 @@ fn main() {
     let rounds = if std::env::args().any(|a| a == "--bench") { 20_000 } else { 20 };
     bare_socket(rounds);
     for transport in [TransportChoice::Mio, TransportChoice::Uring] {
+        if let Err(error) =
+            Endpoint::open(EndpointConfig { transport, ..EndpointConfig::new(CLIENT, loopback()) })
+        {
+            println!("{transport:?}: {error}");
+            continue;
+        }
         for policy in [Policy::Spin, Policy::SpinThenPark(Duration::from_micros(100)), Policy::Park] {
             endpoint(transport, policy, rounds);
         }

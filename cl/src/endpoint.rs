@@ -377,6 +377,11 @@ impl Endpoint {
         self.transport.socket().as_raw_fd()
     }
 
+    /// The clock that [`Endpoint::deadline`] goes by.
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
+    }
+
     /// Prepares for a sleep on [`Endpoint::readable_fd`]. False if there is something to poll already.
     pub(crate) fn prepare_park(&mut self) -> bool {
         // With datagrams left unread, nothing would announce them again.
@@ -476,41 +481,5 @@ impl std::fmt::Debug for Endpoint {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_ring_takes_over_once_the_caller_wants_to_sleep() {
-        let (me, peer) = (PeerId::new(1, 0), PeerId::new(2, 0));
-        let config = |me| EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)));
-        let mut a =
-            Endpoint::open(EndpointConfig { transport: TransportChoice::Uring, ..config(me) }).unwrap();
-        let mut b =
-            Endpoint::open(EndpointConfig { transport: TransportChoice::Mio, ..config(peer) }).unwrap();
-        b.resolve(me, a.local_addr());
-        b.send(me, b.alloc_copy(b"before").unwrap()).unwrap();
-        assert!(!a.prepare_park(), "it has not been polled yet");
-        assert_eq!(&a.poll().unwrap().buf[..], b"before");
-        assert!(a.poll().is_none());
-        assert!(!a.prepare_park(), "the ring is only being enabled");
-        b.send(me, b.alloc_copy(b"between").unwrap()).unwrap();
-        assert_eq!(&a.poll().unwrap().buf[..], b"between");
-        // More than the ring has buffers.
-        for round in 0..1000u32 {
-            assert!(a.poll().is_none());
-            assert!(a.prepare_park());
-            for i in 0..=round % 7 {
-                b.send(me, b.alloc_copy(&(round + i).to_le_bytes()).unwrap()).unwrap();
-            }
-            assert!(!a.prepare_park(), "a datagram has arrived");
-            for i in 0..=round % 7 {
-                let received = a.poll().unwrap();
-                assert_eq!(
-                    (&received.buf[..], received.addr),
-                    (&(round + i).to_le_bytes()[..], b.local_addr())
-                );
-                assert_eq!(received.buf.headroom(), crate::HEADROOM);
-            }
-        }
-    }
-}
+#[path = "endpoint_test.rs"]
+mod tests;

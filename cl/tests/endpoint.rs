@@ -11,7 +11,16 @@ use std::time::{Duration, Instant};
 
 const ALICE: PeerId = PeerId::new(1, 0);
 const BOB: PeerId = PeerId::new(2, 0);
-const EACH: [TransportChoice; 2] = [TransportChoice::Uring, TransportChoice::Mio];
+
+/// The transports to be had here: io_uring may be forbidden, in a container say.
+fn each() -> Vec<TransportChoice> {
+    let mut each = vec![TransportChoice::Mio];
+    match Endpoint::open(config(ALICE, TransportChoice::Uring)) {
+        Ok(_) => each.push(TransportChoice::Uring),
+        Err(error) => eprintln!("without io_uring: {error}"),
+    }
+    each
+}
 
 fn config(me: PeerId, transport: TransportChoice) -> EndpointConfig {
     EndpointConfig { transport, ..EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0))) }
@@ -53,7 +62,7 @@ fn lens_around_every_boundary(endpoint: &Endpoint) -> Vec<usize> {
 
 #[test]
 fn messages_of_every_length_arrive_whole() {
-    for transport in EACH {
+    for transport in each() {
         for mtu in [None, Some(1452), Some(9000)] {
             let with_mtu = |me| EndpointConfig { mtu, ..config(me, transport) };
             let (mut a, mut b) = pair(with_mtu(ALICE), with_mtu(BOB));
@@ -81,6 +90,31 @@ fn a_refused_io_uring_falls_back_to_mio_and_says_why() {
 
     config.transport = TransportChoice::Uring;
     assert!(matches!(Endpoint::open(config), Err(OpenError::Uring(_))), "asked for by name, it is an error");
+}
+
+#[test]
+#[ignore = "run by the test below, with the variable set"]
+fn says_which_transport_it_opens() {
+    match Endpoint::open(config(ALICE, TransportChoice::Uring)) {
+        Ok(endpoint) => println!("opened {}", endpoint.transport()),
+        Err(error) => println!("error: {error}"),
+    }
+}
+
+#[test]
+fn the_environment_overrides_the_transport_and_an_unknown_name_is_an_error() {
+    let output = |value: &str| {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "says_which_transport_it_opens", "--ignored", "--nocapture"]);
+        let output = command.env(cl::TRANSPORT_VARIABLE, value).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(output("mio").contains("opened mio"));
+    if each().contains(&TransportChoice::Uring) {
+        assert!(output("uring").contains("opened uring"));
+    }
+    let error = output("pigeons");
+    assert!(error.contains("error") && error.contains("pigeons") && error.contains("mio"), "{error}");
 }
 
 #[test]
@@ -113,7 +147,7 @@ fn messages_go_to_the_address_learnt_last() {
 
 #[test]
 fn foreign_and_misaddressed_datagrams_cost_a_counter_each() {
-    for transport in EACH {
+    for transport in each() {
         let (mut a, mut b) = pair(config(ALICE, transport), config(BOB, transport));
         let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
         for bytes in [&[][..], b"hello", &[0; 100], &[0x47, 0x43, 9, 0, 0, 0, 0, 0]] {
@@ -135,7 +169,7 @@ fn foreign_and_misaddressed_datagrams_cost_a_counter_each() {
 
 #[test]
 fn with_no_buffer_left_messages_wait_in_the_socket() {
-    for transport in EACH {
+    for transport in each() {
         let pool = PoolConfig { classes: vec![SizeClass { capacity: 65_000, count: 3 }] };
         let (mut a, mut b) =
             pair(config(ALICE, transport), EndpointConfig { pool, ..config(BOB, transport) });
@@ -153,7 +187,7 @@ fn with_no_buffer_left_messages_wait_in_the_socket() {
 
 #[test]
 fn a_received_buffer_has_the_headroom_of_a_fresh_one() {
-    for transport in EACH {
+    for transport in each() {
         let (mut a, mut b) = pair(config(ALICE, transport), config(BOB, transport));
         a.send(BOB, filled(&a, 50)).unwrap();
         let received = poll_within(&mut b, Duration::from_secs(5)).unwrap();

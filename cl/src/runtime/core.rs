@@ -102,7 +102,7 @@ impl<M: Send + 'static> Core<M> {
         let network =
             endpoint.as_ref().map(|e| NetworkFds { readable: e.readable_fd(), writable: e.writable_fd() });
         let (park, waker) = Park::new(network).map_err(OpenError::EventLoop)?;
-        let clock = Clock::new();
+        let clock = endpoint.as_ref().map_or_else(Clock::new, Endpoint::clock);
         let now = clock.now();
         Ok(Core {
             clock,

@@ -9,6 +9,9 @@ pub(crate) struct UdpSocket {
     socket: std::net::UdpSocket,
     local: SocketAddr,
     receive_buffer: usize,
+    /// So many sends are refused as if the network were busy.
+    #[cfg(test)]
+    pub(crate) refuse: std::sync::atomic::AtomicU32,
 }
 
 impl UdpSocket {
@@ -27,7 +30,13 @@ impl UdpSocket {
         }
         socket.bind(&addr.into())?;
         let socket = std::net::UdpSocket::from(socket);
-        Ok(UdpSocket { local: socket.local_addr()?, receive_buffer, socket })
+        Ok(UdpSocket {
+            local: socket.local_addr()?,
+            receive_buffer,
+            socket,
+            #[cfg(test)]
+            refuse: 0.into(),
+        })
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
@@ -40,6 +49,13 @@ impl UdpSocket {
 
     /// Sends one datagram made of `parts`.
     pub(crate) fn send(&self, to: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        #[cfg(test)]
+        {
+            use std::sync::atomic::Ordering::Relaxed;
+            if self.refuse.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1)).is_ok() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+        }
         let sent = socket2::SockRef::from(&self.socket).send_to_vectored(parts, &SockAddr::from(to))?;
         debug_assert_eq!(sent, parts.iter().map(|p| p.len()).sum::<usize>(), "UDP sends all or nothing");
         Ok(())
