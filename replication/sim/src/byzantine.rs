@@ -15,7 +15,7 @@ pub(crate) fn lie(rng: &mut Rng, config: &Config, me: MemberId, keys: &SimKeys, 
             if rng.chance(1, 2) {
                 *body = None;
             } else if let Some(batch) = body {
-                batch.time = batch.time + std::time::Duration::from_secs(rng.below(100));
+                batch.time += std::time::Duration::from_secs(rng.below(100));
                 batch.requests.clear();
             }
             vote.digest = forge::digest_of_body(config, vote.rsn, body);

@@ -36,7 +36,7 @@ struct Operation {
 #[derive(Default)]
 pub(crate) struct Judge {
     pub(crate) report: Report,
-    byzantine: Option<MemberId>,
+    byzantine: Vec<MemberId>,
     executed: BTreeMap<u64, Digest>,
     stable: BTreeMap<u64, Digest>,
     operations: BTreeMap<(PeerId, u64), Operation>,
@@ -46,7 +46,7 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
-    pub(crate) fn new(seed: u64, byzantine: Option<MemberId>) -> Judge {
+    pub(crate) fn new(seed: u64, byzantine: Vec<MemberId>) -> Judge {
         Judge { report: Report { seed, ..Report::default() }, byzantine, ..Judge::default() }
     }
 
@@ -62,7 +62,7 @@ impl Judge {
 
     /// A member reports an event.
     pub(crate) fn event(&mut self, member: MemberId, event: &Event) {
-        if self.byzantine == Some(member) {
+        if self.byzantine.contains(&member) {
             return;
         }
         let kind = match event {
@@ -122,7 +122,7 @@ impl Judge {
 
     pub(crate) fn outvoted(&mut self, client: PeerId, member: MemberId) {
         *self.report.events.entry("members outvoted").or_default() += 1;
-        if self.byzantine != Some(member) {
+        if !self.byzantine.contains(&member) {
             self.object(format!("client {client} takes correct member {member} for a liar"));
         }
     }

@@ -1,8 +1,8 @@
 //! Deterministic simulation of replica groups.
 //!
-//! One seed is one run: a group of four members and a few clients over a network that loses, delays,
+//! One seed is one run: a group of four members (or seven) and a few clients over a network that loses, delays,
 //! duplicates and reorders, with members that crash (tearing off what they had not yet done), restart, are
-//! cut off or, one at most, are Byzantine. Then the faults stop and everything outstanding must complete.
+//! cut off or are Byzantine, never more than f at a time. Then the faults stop and everything outstanding must complete.
 //! Judges outside compare what correct members execute and what clients are told; nothing inside the
 //! protocol is trusted.
 

@@ -55,7 +55,11 @@ pub(crate) struct Window {
 /// Everything drawn before the run begins.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    pub(crate) byzantine: Option<(usize, Byzantine)>,
+    /// Faulty members tolerated; the group has `3f+1`.
+    pub(crate) f: usize,
+    /// Byzantine members, at most f.
+    pub(crate) byzantine: Vec<(usize, Byzantine)>,
+    /// Faults of the others: with the Byzantine members never more than f at a time.
     pub(crate) windows: Vec<Window>,
     /// Faults stop here.
     pub(crate) heal: Duration,
@@ -75,48 +79,37 @@ pub struct Plan {
     pub(crate) pipeline: u64,
     pub(crate) batch: usize,
     /// Clock offsets of the members from true time, around a second.
-    pub(crate) clock: [Duration; 4],
+    pub(crate) clock: Vec<Duration>,
+}
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
 }
 
 impl Plan {
     pub(crate) fn draw(rng: &mut Rng) -> Plan {
-        let millis = Duration::from_millis;
+        let f = if rng.chance(1, 8) { 2 } else { 1 };
+        let n = 3 * f + 1;
         let heal = millis(rng.within(1_000, 4_000));
-        let byzantine = rng.chance(1, 2).then(|| {
-            let kinds = [
-                Byzantine::Silent,
-                Byzantine::Shunning,
-                Byzantine::Lying,
-                Byzantine::Garbling,
-                Byzantine::Twins,
-                Byzantine::Forgetful,
-                Byzantine::Replaying,
-            ];
-            let kind = kinds[rng.below(kinds.len() as u64) as usize];
-            // The first primary is the most rewarding place.
-            (if rng.chance(1, 2) { 0 } else { rng.below(4) as usize }, kind)
-        });
+        let byzantine = draw_byzantine(rng, f);
         let mut windows = Vec::new();
-        if byzantine.is_none() {
-            let mut from = millis(rng.within(0, 500));
-            while from < heal {
-                let to = (from + millis(rng.within(50, 1_500))).min(heal);
-                let fault = [Fault::Crash, Fault::Crash, Fault::CutOff, Fault::OneWay][rng.below(4) as usize];
-                windows.push(Window { from, to, member: rng.below(4) as usize, fault });
-                from = to + millis(if rng.chance(1, 2) { 1 } else { rng.within(1, 800) });
-            }
+        // Each track lets one member after the other fail; tracks have no members in common.
+        let tracks = f - byzantine.len();
+        for track in 0..tracks {
+            let members: Vec<usize> = (0..n)
+                .filter(|i| i % tracks == track && byzantine.iter().all(|(b, _)| b != i))
+                .collect();
+            draw_windows(rng, &members, heal, &mut windows);
         }
         let rough = rng.chance(1, 2);
         Plan {
+            f,
             byzantine,
             windows,
             heal,
             loss: if rough { rng.within(0, 150) } else { 0 },
             duplication: if rough { rng.within(0, 50) } else { 0 },
-            delay: (
-                Duration::from_micros(rng.within(20, 200)),
-                Duration::from_micros(rng.within(300, 10_000)),
-            ),
+            delay: (Duration::from_micros(rng.within(20, 200)), Duration::from_micros(rng.within(300, 10_000))),
             stragglers: if rough { rng.within(0, 30) } else { 0 },
             clients: rng.within(1, 3) as usize,
             ops_per_client: rng.within(5, 25),
@@ -126,7 +119,46 @@ impl Plan {
             checkpoint_interval: rng.within(2, 12),
             pipeline: rng.within(1, 8),
             batch: rng.within(1, 8) as usize,
-            clock: [0; 4].map(|_| millis(rng.within(950, 1_050))),
+            clock: (0..n).map(|_| millis(rng.within(950, 1_050))).collect(),
         }
+    }
+
+    pub(crate) fn kind_of(&self, member: usize) -> Option<Byzantine> {
+        self.byzantine.iter().find(|(b, _)| *b == member).map(|(_, kind)| *kind)
+    }
+}
+
+fn draw_byzantine(rng: &mut Rng, f: usize) -> Vec<(usize, Byzantine)> {
+    let kinds = [
+        Byzantine::Silent,
+        Byzantine::Shunning,
+        Byzantine::Lying,
+        Byzantine::Garbling,
+        Byzantine::Twins,
+        Byzantine::Forgetful,
+        Byzantine::Replaying,
+    ];
+    let mut byzantine: Vec<(usize, Byzantine)> = Vec::new();
+    for _ in 0..f {
+        if rng.chance(1, 2) {
+            let kind = kinds[rng.below(kinds.len() as u64) as usize];
+            // The first primary is the most rewarding place.
+            let member = if rng.chance(1, 2) { 0 } else { rng.below(3 * f as u64 + 1) as usize };
+            if byzantine.iter().all(|(b, _)| *b != member) {
+                byzantine.push((member, kind));
+            }
+        }
+    }
+    byzantine
+}
+
+fn draw_windows(rng: &mut Rng, members: &[usize], heal: Duration, windows: &mut Vec<Window>) {
+    let mut from = millis(rng.within(0, 500));
+    while from < heal {
+        let to = (from + millis(rng.within(50, 1_500))).min(heal);
+        let fault = [Fault::Crash, Fault::Crash, Fault::CutOff, Fault::OneWay][rng.below(4) as usize];
+        let member = *rng.pick(members).expect("a track has members");
+        windows.push(Window { from, to, member, fault });
+        from = to + millis(if rng.chance(1, 2) { 1 } else { rng.within(1, 800) });
     }
 }

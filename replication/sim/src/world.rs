@@ -69,7 +69,7 @@ struct World {
     clients: Vec<ClientHost>,
     judge: Judge,
     /// Fault in force at each member, and for one-way cuts whether it is deaf.
-    faults: [Option<(Fault, bool)>; 4],
+    faults: Vec<Option<(Fault, bool)>>,
     split: u64,
     sent_before: Vec<Vec<u8>>,
 }
@@ -95,8 +95,9 @@ impl World {
     fn new(options: Options) -> World {
         let mut rng = Rng::new(options.seed);
         let plan = Plan::draw(&mut rng);
-        let members: Vec<PeerId> = (0..4).map(|i| PeerId::new(10 + i, 0)).collect();
-        let mut config = Config::new(options.seed, members).expect("four members are a group");
+        let n = 3 * plan.f + 1;
+        let members: Vec<PeerId> = (0..n as u32).map(|i| PeerId::new(10 + i, 0)).collect();
+        let mut config = Config::new(options.seed, members).expect("3f+1 members are a group");
         config.checkpoint_interval = plan.checkpoint_interval;
         config.log_window = 2 * plan.checkpoint_interval;
         config.pipeline = plan.pipeline;
@@ -105,11 +106,10 @@ impl World {
         if let Some(Sabotage::Mutation(mutation)) = options.sabotage {
             config.mutation = Some(mutation);
         }
-        let byzantine = plan.byzantine.map(|(i, _)| MemberId(i as u8));
-        let twins = |i| plan.byzantine == Some((i, Byzantine::Twins));
-        let hosts = (0..4)
+        let byzantine = plan.byzantine.iter().map(|(i, _)| MemberId(*i as u8)).collect();
+        let hosts = (0..n)
             .map(|i| {
-                let copies = if twins(i) { 2 } else { 1 };
+                let copies = if plan.kind_of(i) == Some(Byzantine::Twins) { 2 } else { 1 };
                 Host::new(options.seed, &config, MemberId(i as u8), plan.clock[i], copies)
             })
             .collect();
@@ -126,14 +126,14 @@ impl World {
             scheduled: 0,
             hosts,
             clients: Vec::new(),
-            faults: [None; 4],
+            faults: vec![None; n],
             sent_before: Vec::new(),
         }
     }
 
     fn play(&mut self) {
         self.trace(|w| format!("{:?}", w.plan));
-        for i in 0..4 {
+        for i in 0..self.hosts.len() {
             let now = self.now;
             self.hosts[i].begin(now);
             self.after_member(i);
@@ -161,8 +161,10 @@ impl World {
             self.schedule(EPOCH + window.from, Happening::FaultBegins(i));
             self.schedule(EPOCH + window.to, Happening::FaultEnds(i));
         }
-        if let Some((i, Byzantine::Forgetful)) = self.plan.byzantine {
-            self.schedule(EPOCH + Duration::from_millis(300), Happening::Forgets(i));
+        for (i, kind) in self.plan.byzantine.clone() {
+            if kind == Byzantine::Forgetful {
+                self.schedule(EPOCH + Duration::from_millis(300), Happening::Forgets(i));
+            }
         }
         let healed = self.healed();
         self.run_until(healed, |_| false);
@@ -188,12 +190,12 @@ impl World {
     }
 
     fn is_correct(&self, member: usize) -> bool {
-        self.plan.byzantine.is_none_or(|(i, _)| i != member)
+        self.plan.kind_of(member).is_none()
     }
 
     /// The ledger of the correct member that is furthest.
     fn furthest(&self) -> Option<&Ledger> {
-        (0..4)
+        (0..self.hosts.len())
             .filter(|i| self.is_correct(*i))
             .flat_map(|i| self.hosts[i].copies.first())
             .max_by_key(|r| r.status().executed)
@@ -224,7 +226,7 @@ impl World {
     }
 
     fn conclude(&mut self) {
-        let correct: Vec<_> = (0..4)
+        let correct: Vec<_> = (0..self.hosts.len())
             .filter(|i| self.is_correct(*i))
             .flat_map(|i| self.hosts[i].copies.first().map(|r| (self.hosts[i].id, r)))
             .map(|(id, r)| (id, r.status(), r.state_digest(), r.machine()))
@@ -415,10 +417,10 @@ impl World {
             Some((Fault::OneWay, deaf)) if !deaf => return,
             _ => {}
         }
-        if let Some((_, kind)) = self.plan.byzantine.filter(|(b, _)| *b == i) {
+        if let Some(kind) = self.plan.kind_of(i) {
             match kind {
                 Byzantine::Silent => return self.judge.fault("messages withheld"),
-                Byzantine::Shunning if to == self.hosts[(i + 1 + self.split as usize % 3) % 4].peer => {
+                Byzantine::Shunning if to == self.hosts[(i + 1 + self.split as usize % 3) % self.hosts.len()].peer => {
                     return self.judge.fault("messages withheld");
                 }
                 Byzantine::Lying if self.rng.chance(1, 5) => {
@@ -441,7 +443,7 @@ impl World {
                         && let Some(old) = self.rng.pick(&self.sent_before).cloned()
                     {
                         self.judge.fault("replays");
-                        let to = self.hosts[self.rng.below(4) as usize].peer;
+                        let to = self.hosts[self.rng.below(self.hosts.len() as u64) as usize].peer;
                         self.transmit(from, to, old);
                     }
                     if self.sent_before.len() < 500 {

@@ -76,7 +76,7 @@ impl<S: StateMachine> Replica<S> {
     /// Whether a group timer event must be proposed: its deadline has come and no proposal reaches it yet.
     fn deadline_due(&self, now: Time) -> bool {
         self.has_state()
-            && self.machine.next_deadline().is_some_and(|d| d <= now && d > self.last_proposed_time)
+            && self.machine.next_deadline().is_some_and(|d| d <= now && d > self.last_proposed_time.max(self.time))
     }
 
     /// Batches assigned and not committed.
@@ -110,6 +110,11 @@ impl<S: StateMachine> Replica<S> {
             Message::PrePrepare { vote, .. } | Message::Prepare { vote, .. } | Message::Commit(vote) => *vote,
             _ => return self.refuse(Refusal::Invalid),
         };
+        if let Message::PrePrepare { body, .. } = &message
+            && !self.fits(body)
+        {
+            return self.refuse(Refusal::Invalid);
+        }
         if vote.view > self.view || (vote.view == self.view && !self.normal()) {
             return self.keep_early(from, message);
         }
@@ -124,6 +129,13 @@ impl<S: StateMachine> Replica<S> {
             Message::Prepare { signature, .. } => self.on_prepare(from, vote, signature),
             _ => self.on_commit(from, vote),
         }
+    }
+
+    /// Whether a body keeps to the limits of a batch.
+    fn fits(&self, body: &Body) -> bool {
+        let Some(batch) = body else { return true };
+        batch.requests.len() <= self.config.batch_requests_max
+            && batch.requests.iter().map(Request::encoded_len).sum::<usize>() <= self.config.batch_bytes_max
     }
 
     fn keep_early(&mut self, from: MemberId, message: Message) {

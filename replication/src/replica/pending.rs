@@ -104,7 +104,7 @@ impl Pending {
                 && !waiting.proposed
             {
                 bytes += waiting.request.encoded_len();
-                if bytes > bytes_max && !batch.is_empty() {
+                if bytes > bytes_max {
                     break;
                 }
                 waiting.proposed = true;

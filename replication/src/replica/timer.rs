@@ -110,7 +110,7 @@ impl<S: StateMachine> Replica<S> {
         if !(self.normal() && self.is_active() && self.has_state()) {
             return None;
         }
-        let deadline = self.machine.next_deadline()?;
+        let deadline = self.machine.next_deadline().filter(|d| *d > self.time)?;
         let late = (deadline + self.config.late_threshold).max(self.timers.view_since);
         Some(late + self.backed_off(self.config.request_timeout))
     }
@@ -231,6 +231,11 @@ impl<S: StateMachine> Replica<S> {
             self.executed_since_fall = 0;
             self.fruitless = self.fruitless.saturating_sub(1);
         }
+        self.note_progress();
+    }
+
+    /// What is executed here has moved, by execution or by transfer.
+    pub(super) fn note_progress(&mut self) {
         let timers = &mut self.timers;
         timers.executed_at = self.now;
         timers.status_fruitless = 0;

@@ -205,7 +205,7 @@ impl<S: StateMachine> Replica<S> {
         if self.stable.rsn == transfer.rsn {
             self.persist_checkpoint();
         }
-        self.note_execution();
+        self.note_progress();
         self.notify_all();
         self.execute_ready();
         self.consider_transfer();

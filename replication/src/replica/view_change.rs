@@ -18,9 +18,12 @@ pub(crate) struct Unjustified {
 }
 
 impl Unjustified {
+    /// What V names and is not here. A digest counts for the member that signed it and for nobody else: or one
+    /// VIEW-CHANGE could stand for q.
     pub(super) fn missing(&self, config: &Config) -> Vec<(MemberId, Digest)> {
-        let have: Vec<Digest> = self.have.iter().map(|vc| vc.digest(config)).collect();
-        self.new_view.body.justification.iter().filter(|(_, d)| !have.contains(d)).copied().collect()
+        let have: Vec<(MemberId, Digest)> =
+            self.have.iter().map(|vc| (vc.sender, vc.digest(config))).collect();
+        self.new_view.body.justification.iter().filter(|named| !have.contains(named)).copied().collect()
     }
 }
 
@@ -54,7 +57,7 @@ pub(super) fn decided_order(config: &Config, v: &[&ViewChange]) -> Vec<Digest> {
 /// Rule 3, signature included.
 fn valid(vc: &Signed<ViewChange>, authority: &mut Authority, config: &Config) -> bool {
     let ViewChange { view, stable, prepared } = &vc.body;
-    let window = stable.rsn + 1..=stable.rsn.saturating_add(config.log_window);
+    let window = stable.rsn.saturating_add(1)..=stable.rsn.saturating_add(config.log_window);
     *view > 0
         && prepared.windows(2).all(|pair| pair[0].vote.rsn < pair[1].vote.rsn)
         && prepared.iter().all(|c| window.contains(&c.vote.rsn) && c.vote.view < *view)
@@ -236,21 +239,23 @@ impl<S: StateMachine> Replica<S> {
             return;
         }
         let Some(Unjustified { new_view, have: v }) = self.unjustified.take() else { return };
-        let NewView { view, active, stable, order, .. } = &new_view.body;
-        // Those that were here before were checked when they came.
-        let v_valid = v.iter().all(|vc| vc.body.view == *view);
+        let NewView { view, justification, active, stable, order } = &new_view.body;
+        assert_eq!(v.len(), justification.len(), "each named VIEW-CHANGE is here once");
         let decision = decide(&self.config, &v.iter().map(|vc| &vc.body).collect::<Vec<_>>());
-        let tag = tag_of(&self.config, *view, active, *stable, order.iter().map(|(d, _)| *d));
-        let follows = v_valid
+        let follows = v.iter().all(|vc| vc.body.view == *view)
             && *active == self.config.active(*view)
             && *stable == decision.stable.rsn
             && order.iter().map(|(d, _)| d).eq(decision.order.iter());
+        if !follows {
+            return self.refuse(Refusal::Invalid);
+        }
+        let tag = tag_of(&self.config, *view, active, *stable, order.iter().map(|(d, _)| *d));
         let signed = (stable + 1..).zip(order).all(|(rsn, (digest, signature))| {
             let vote = Vote { view: *view, tag, rsn, digest: *digest };
             proposal_signed(&vote, signature, &mut self.authority, &self.config)
         });
-        if !follows || !signed {
-            return self.refuse(Refusal::Invalid);
+        if !signed {
+            return self.refuse(Refusal::Signature);
         }
         self.install(InstalledView { new_view, justification: v }, decision.stable);
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::message::ViewChange;
 use cl_base::Rng;
 
 #[test]
@@ -172,4 +173,75 @@ fn a_contradiction_to_what_was_executed_stops_the_member() {
     group.hand(1, group.config.members[3], &Message::Stable(proof));
     assert!(group.status(1).halted.is_some());
     assert_eq!(group.member(1).next_timeout(), None);
+}
+
+#[test]
+fn one_view_change_named_q_times_justifies_no_new_view() {
+    let mut group = Group::new(4);
+    group.submit(0, 1, "a");
+    // Member 2 executed "a". Primary 1 of view 1 is Byzantine and passes an empty VIEW-CHANGE of its own off as
+    // those of all.
+    let empty = ViewChange { view: 1, stable: CheckpointProof::default(), prepared: vec![] };
+    let own = group.sign(1, empty);
+    let digest = own.digest(&group.config);
+    let active = group.config.active(1);
+    let justification = (0..3).map(|i| (MemberId(i), digest)).collect();
+    let lie = group.sign(1, NewView { view: 1, justification, active, stable: 0, order: vec![] });
+    group.hand(2, group.config.members[1], &Message::ViewChange(own));
+    group.hand(2, group.config.members[1], &Message::NewView(lie));
+    assert_eq!((group.status(2).view, group.status(2).halted), (0, None));
+}
+
+#[test]
+fn numbers_at_the_end_of_their_range_are_refused_without_overflow() {
+    let mut group = Group::new(4);
+    let from = group.config.members[1];
+    let stable = CheckpointProof { rsn: u64::MAX, digest: Digest([1; 32]), signatures: vec![] };
+    for view in [1, u64::MAX] {
+        let vc = ViewChange { view, stable: stable.clone(), prepared: vec![] };
+        let message = Message::ViewChange(group.sign(1, vc));
+        group.hand(2, from, &message);
+    }
+    group.hand(2, from, &Message::Stable(stable));
+    let claim = group.sign(1, Checkpoint { rsn: u64::MAX - 127, digest: Digest([1; 32]) });
+    group.hand(2, from, &Message::Checkpoint(claim));
+    // A NEW-VIEW with a good justification and an absurd beginning.
+    let empty = ViewChange { view: 1, stable: CheckpointProof::default(), prepared: vec![] };
+    let v: Vec<_> = [0, 1, 3].map(|i| group.sign(i, empty.clone())).into();
+    let justification = v.iter().map(|vc| (vc.sender, vc.digest(&group.config))).collect();
+    let active = group.config.active(1);
+    let order = vec![(Digest::default(), [0; 64])];
+    let lie = group.sign(1, NewView { view: 1, justification, active, stable: u64::MAX, order });
+    for vc in v {
+        group.hand(2, from, &Message::ViewChange(vc));
+    }
+    group.hand(2, from, &Message::NewView(lie));
+    for view in [0, 1, u64::MAX] {
+        let slots = vec![message::SlotStatus { proposed: true, prepares: u64::MAX, commits: u64::MAX }; 32];
+        let status = message::Status {
+            view,
+            tag: Digest::default(),
+            changing: false,
+            wide: true,
+            stable: u64::MAX,
+            executed: u64::MAX,
+            view_changes: u64::MAX,
+            base: u64::MAX,
+            slots,
+        };
+        group.wait(20);
+        group.hand(2, from, &Message::Status(status));
+    }
+    assert_eq!(group.status(2).halted, None);
+    assert_ne!(group.status(2).mode, Mode::Normal, "it joined 0, 1 and 3 and waits for a NEW-VIEW that follows");
+}
+
+#[test]
+fn a_batch_over_the_limits_is_refused_before_anything_is_verified() {
+    let mut group = Group::with(4, |c| c.batch_requests_max = 2);
+    let requests: Vec<_> = (1..=3).map(|t| group.request(t, "a")).collect();
+    let body = group.body(&requests);
+    group.hand(1, group.config.members[0], &group.pre_prepare(1, &body));
+    assert_eq!(group.refused(1, Refusal::Invalid), 1);
+    assert_eq!(group.status(1).verifications, 0);
 }
