@@ -342,7 +342,7 @@ impl Endpoint {
                 let mut all = [IoSlice::new(&[]); PARTS_MAX + 1];
                 all[0] = IoSlice::new(&header);
                 all[1..=parts.len()].copy_from_slice(parts);
-                match self.transport.socket().send(addr, &all[..=parts.len()]) {
+                match self.transport.socket().send_parts(addr, &all[..=parts.len()]) {
                     Ok(()) => {
                         self.stats.messages_sent += 1;
                         self.stats.datagrams_sent += 1;
@@ -405,12 +405,15 @@ impl Endpoint {
 
     /// Sends fragments until none is left (true) or the socket takes no more (false).
     fn transmit(&mut self, outgoing: &mut Outgoing) -> Result<bool, io::ErrorKind> {
+        if outgoing.geometry.count() == 1 && outgoing.buf.headroom() >= HEADER_LEN {
+            return self.transmit_whole(outgoing);
+        }
         let Outgoing { to, addr, ref buf, message, geometry, .. } = *outgoing;
         while outgoing.next < geometry.count() {
             let index = outgoing.next;
             let header = Repr { source: self.me, destination: to, message, geometry, index }.to_bytes();
             let contents = &buf[geometry.range(index)];
-            match self.transport.socket().send(addr, &[IoSlice::new(&header), IoSlice::new(contents)]) {
+            match self.transport.socket().send_parts(addr, &[IoSlice::new(&header), IoSlice::new(contents)]) {
                 Ok(()) => {
                     outgoing.next += 1;
                     self.stats.datagrams_sent += 1;
@@ -425,6 +428,25 @@ impl Endpoint {
             }
         }
         Ok(true)
+    }
+
+    /// Sends a message of one fragment, its header written in front of it. The buffer is as it was on return.
+    fn transmit_whole(&mut self, outgoing: &mut Outgoing) -> Result<bool, io::ErrorKind> {
+        let Outgoing { to, addr, ref mut buf, message, geometry, .. } = *outgoing;
+        let len = buf.len() as u64;
+        let header = Repr { source: self.me, destination: to, message, geometry, index: 0 }.to_bytes();
+        buf.prepend(HEADER_LEN).copy_from_slice(&header);
+        let sent = self.transport.socket().send(addr, buf);
+        buf.advance(HEADER_LEN);
+        match sent {
+            Ok(()) => {
+                self.stats.datagrams_sent += 1;
+                self.stats.bytes_sent += len;
+                Ok(true)
+            }
+            Err(error) if transport::is_transient(&error) => Ok(false),
+            Err(error) => Err(error.kind()),
+        }
     }
 
     fn on_datagram(&mut self, addr: SocketAddr, mut buf: Buf) -> Option<Received> {
