@@ -100,7 +100,8 @@ struct Outstanding {
     attempts: u32,
     answers: BTreeMap<MemberId, Answer>,
     stale: BTreeMap<MemberId, u64>,
-    results: BTreeMap<Digest, Vec<u8>>,
+    /// What each member sent as the result: one candidate each, so that a faulty one displaces none but its own.
+    results: BTreeMap<MemberId, (Digest, Vec<u8>)>,
 }
 
 /// A client of a group.
@@ -283,10 +284,7 @@ impl Client {
                     if result_digest(&result) != digest {
                         return self.outvote(member);
                     }
-                    // One candidate per member: a faulty one cannot fill the memory.
-                    if outstanding.results.len() < self.config.n() {
-                        outstanding.results.insert(digest, result);
-                    }
+                    outstanding.results.insert(member, (digest, result));
                 }
                 outstanding.answers.insert(member, answer);
             }
@@ -309,9 +307,11 @@ impl Client {
         }
         let agreed = counts.into_iter().find(|(_, count)| *count >= weak).map(|(answer, _)| answer);
         if let Some((rsn, digest)) = agreed
-            && let Some(result) = outstanding.results.remove(&digest)
+            && let Some(result) =
+                outstanding.results.values().find(|(d, _)| *d == digest).map(|(_, result)| result.clone())
         {
-            let answers = self.outstanding.remove(&t).map(|o| o.answers).unwrap_or_default();
+            let answers = std::mem::take(&mut outstanding.answers);
+            self.outstanding.remove(&t);
             self.decided.insert(t, (rsn, digest));
             while self.decided.len() as u64 > DECIDED_WINDOWS * self.config.client_window {
                 self.decided.pop_first();
@@ -366,3 +366,7 @@ pub(crate) fn nth_largest(values: impl Iterator<Item = u64>, n: usize) -> Option
     values.sort_unstable_by(|a, b| b.cmp(a));
     values.get(n - 1).copied()
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -105,7 +105,7 @@ impl Inbox {
             && begin > self.expected
         {
             self.expected = begin;
-            self.undecided = self.undecided.split_off(&begin);
+            self.undecided.retain(|seq, _| *seq >= begin && seq - begin < UNDECIDED_MAX);
             progress.push(Progress::Begin(begin));
         }
         // Before the position is known the window is that of the claimant's own outbox.
@@ -193,6 +193,18 @@ mod tests {
         assert_eq!(progress, [Progress::Next(1, b"a".to_vec()), Progress::Next(2, b"b".to_vec())]);
         assert_eq!(inbox.take(C, notify(1, &[(1, "a"), (2, "b")]), 2), []);
         assert!(!inbox.is_behind(2));
+    }
+
+    #[test]
+    fn a_liar_that_comes_first_cannot_fill_the_inbox() {
+        let mut inbox = Inbox::new(Time::ZERO);
+        for first in (1_000..9_000).step_by(200) {
+            let entries: Vec<_> = (first..first + 200).map(|seq| (seq, "lie")).collect();
+            inbox.take(C, notify(first, &entries), 2);
+        }
+        inbox.take(A, notify(1, &[(1, "a")]), 2);
+        let progress = inbox.take(B, notify(1, &[(1, "a")]), 2);
+        assert_eq!(progress, [Progress::Begin(1), Progress::Next(1, b"a".to_vec())]);
     }
 
     #[test]

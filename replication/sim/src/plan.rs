@@ -78,6 +78,8 @@ pub struct Plan {
     pub(crate) checkpoint_interval: u64,
     pub(crate) pipeline: u64,
     pub(crate) batch: usize,
+    /// T_req and T0; short ones make for many view changes.
+    pub(crate) patience: Duration,
     /// Clock offsets of the members from true time, around a second.
     pub(crate) clock: Vec<Duration>,
 }
@@ -96,9 +98,8 @@ impl Plan {
         // Each track lets one member after the other fail; tracks have no members in common.
         let tracks = f - byzantine.len();
         for track in 0..tracks {
-            let members: Vec<usize> = (0..n)
-                .filter(|i| i % tracks == track && byzantine.iter().all(|(b, _)| b != i))
-                .collect();
+            let members: Vec<usize> =
+                (0..n).filter(|i| i % tracks == track && byzantine.iter().all(|(b, _)| b != i)).collect();
             draw_windows(rng, &members, heal, &mut windows);
         }
         let rough = rng.chance(1, 2);
@@ -109,7 +110,10 @@ impl Plan {
             heal,
             loss: if rough { rng.within(0, 150) } else { 0 },
             duplication: if rough { rng.within(0, 50) } else { 0 },
-            delay: (Duration::from_micros(rng.within(20, 200)), Duration::from_micros(rng.within(300, 10_000))),
+            delay: (
+                Duration::from_micros(rng.within(20, 200)),
+                Duration::from_micros(rng.within(300, 10_000)),
+            ),
             stragglers: if rough { rng.within(0, 30) } else { 0 },
             clients: rng.within(1, 3) as usize,
             ops_per_client: rng.within(5, 25),
@@ -119,6 +123,7 @@ impl Plan {
             checkpoint_interval: rng.within(2, 12),
             pipeline: rng.within(1, 8),
             batch: rng.within(1, 8) as usize,
+            patience: millis(if rng.chance(1, 2) { 500 } else { rng.within(40, 400) }),
             clock: (0..n).map(|_| millis(rng.within(950, 1_050))).collect(),
         }
     }

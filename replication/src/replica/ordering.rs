@@ -76,7 +76,10 @@ impl<S: StateMachine> Replica<S> {
     /// Whether a group timer event must be proposed: its deadline has come and no proposal reaches it yet.
     fn deadline_due(&self, now: Time) -> bool {
         self.has_state()
-            && self.machine.next_deadline().is_some_and(|d| d <= now && d > self.last_proposed_time.max(self.time))
+            && self
+                .machine
+                .next_deadline()
+                .is_some_and(|d| d <= now && d > self.last_proposed_time.max(self.time))
     }
 
     /// Batches assigned and not committed.

@@ -92,8 +92,7 @@ impl<S: StateMachine> Replica<S> {
     }
 
     fn has_uncommitted(&self) -> bool {
-        self.log.iter().rev().take_while(|(_, s)| !s.committed).any(|(_, s)| s.accepted.is_some())
-            || self.log.iter().any(|(_, s)| s.accepted.is_some() && !s.committed)
+        self.log.iter().any(|(_, slot)| slot.accepted.is_some() && !slot.committed)
     }
 
     /// Whether STATUS should be frequent.

@@ -233,7 +233,11 @@ fn numbers_at_the_end_of_their_range_are_refused_without_overflow() {
         group.hand(2, from, &Message::Status(status));
     }
     assert_eq!(group.status(2).halted, None);
-    assert_ne!(group.status(2).mode, Mode::Normal, "it joined 0, 1 and 3 and waits for a NEW-VIEW that follows");
+    assert_ne!(
+        group.status(2).mode,
+        Mode::Normal,
+        "it joined 0, 1 and 3 and waits for a NEW-VIEW that follows"
+    );
 }
 
 #[test]

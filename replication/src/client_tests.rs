@@ -1,0 +1,161 @@
+use super::*;
+use crate::keys::Signature;
+use std::time::Duration;
+
+struct NoKeys;
+
+impl Keys for NoKeys {
+    fn sign(&self, _: &[u8]) -> Signature {
+        [0; 64]
+    }
+    fn verify_member(&self, _: MemberId, _: &[u8], _: &Signature) -> bool {
+        unreachable!("a client believes f+1 members, not signatures")
+    }
+    fn verify_client(&self, _: PeerId, _: &[u8], _: &Signature) -> bool {
+        unreachable!("a client believes f+1 members, not signatures")
+    }
+}
+
+const NOW: Time = Time::from_nanos(1_000_000_000);
+const ME: PeerId = PeerId::new(77, 0);
+
+fn client() -> (Config, Client) {
+    let config = Config::new(1, (0..4).map(|i| PeerId::new(1 + i, 0)).collect()).unwrap();
+    let client = Client::new(&config, ME, Box::new(NoKeys), 100);
+    (config, client)
+}
+
+fn effects(client: &mut Client) -> Vec<ClientEffect> {
+    std::iter::from_fn(|| client.poll_effect()).collect()
+}
+
+fn reply(config: &Config, client: &mut Client, from: u8, view: View, t: u64, rsn: Rsn, result: &[u8]) {
+    let outcome = Outcome::Executed { rsn, digest: result_digest(result), result: Some(result.to_vec()) };
+    tell(config, client, from, view, t, outcome);
+}
+
+fn tell(config: &Config, client: &mut Client, from: u8, view: View, t: u64, outcome: Outcome) {
+    let message = Message::Reply(Reply { view, t, last_notification: 0, outcome });
+    client.on_message(NOW, config.peer(MemberId(from)), &message::encode(config, &message));
+}
+
+#[test]
+fn a_result_counts_when_f_plus_1_members_say_it_and_a_liar_is_named_once() {
+    let (config, mut client) = client();
+    let ticket = client.submit(NOW, b"op".to_vec()).unwrap();
+    assert_eq!(effects(&mut client).len(), 1, "to the primary only");
+    reply(&config, &mut client, 0, 0, 100, 7, b"wrong");
+    reply(&config, &mut client, 0, 0, 100, 7, b"right");
+    reply(&config, &mut client, 1, 0, 100, 8, b"wrong");
+    assert_eq!(effects(&mut client), []);
+    reply(&config, &mut client, 2, 0, 100, 7, b"right");
+    let completed = ClientEffect::Completed { ticket, result: b"right".to_vec(), rsn: 7 };
+    assert_eq!(effects(&mut client), [completed, ClientEffect::Outvoted { member: MemberId(1) }]);
+    // Later contradictions are noticed, too; agreement and repetition are not news.
+    reply(&config, &mut client, 1, 0, 100, 8, b"wrong");
+    reply(&config, &mut client, 3, 0, 100, 7, b"right");
+    assert_eq!(effects(&mut client), []);
+    reply(&config, &mut client, 3, 0, 100, 7, b"other");
+    assert_eq!(effects(&mut client), [ClientEffect::Outvoted { member: MemberId(3) }]);
+}
+
+#[test]
+fn a_result_may_come_from_one_member_if_f_plus_1_vouch_for_its_digest() {
+    let (config, mut client) = client();
+    client.submit(NOW, b"op".to_vec()).unwrap();
+    effects(&mut client);
+    let digest = result_digest(b"long");
+    for from in [0, 1] {
+        let outcome = Outcome::Executed { rsn: 1, digest, result: None };
+        tell(&config, &mut client, from, 0, 100, outcome);
+    }
+    assert_eq!(effects(&mut client), []);
+    // A result that does not match its own digest.
+    let outcome = Outcome::Executed { rsn: 1, digest, result: Some(b"fake".to_vec()) };
+    tell(&config, &mut client, 3, 0, 100, outcome);
+    assert_eq!(effects(&mut client), [ClientEffect::Outvoted { member: MemberId(3) }]);
+    reply(&config, &mut client, 2, 0, 100, 1, b"long");
+    assert!(
+        matches!(&effects(&mut client)[..], [ClientEffect::Completed { result, .. }] if result == b"long")
+    );
+}
+
+#[test]
+fn a_faulty_member_cannot_crowd_out_the_result() {
+    let (config, mut client) = client();
+    client.submit(NOW, b"op".to_vec()).unwrap();
+    for i in 0..50 {
+        reply(&config, &mut client, 3, 0, 100, 1, &[i]);
+    }
+    effects(&mut client);
+    for from in [0, 1] {
+        reply(&config, &mut client, from, 0, 100, 1, b"right");
+    }
+    assert!(matches!(
+        &effects(&mut client)[..],
+        [ClientEffect::Completed { .. }, ClientEffect::Outvoted { .. }]
+    ));
+}
+
+#[test]
+fn an_unanswered_request_goes_to_all_and_less_and_less_often() {
+    let (config, mut client) = client();
+    client.submit(NOW, b"op".to_vec()).unwrap();
+    effects(&mut client);
+    let mut at = Vec::new();
+    for _ in 0..6 {
+        let now = client.next_timeout().unwrap();
+        client.on_timeout(now);
+        assert_eq!(effects(&mut client).len(), config.n());
+        at.push(now.saturating_since(NOW).as_secs());
+    }
+    assert_eq!(at, [1, 2, 4, 8, 16, 24]);
+    assert_eq!(client.next_timeout().unwrap().saturating_since(NOW), Duration::from_secs(32));
+}
+
+#[test]
+fn the_window_counts_from_the_oldest_request() {
+    let (config, mut client) = client();
+    for _ in 0..config.client_window {
+        client.submit(NOW, vec![]).unwrap();
+    }
+    assert_eq!(client.submit(NOW, vec![]), Err(SubmitError::Window));
+    for t in 101..110 {
+        for from in [0, 1] {
+            reply(&config, &mut client, from, 0, t, 1, b"");
+        }
+    }
+    assert_eq!(client.submit(NOW, vec![]), Err(SubmitError::Window), "the oldest is still out");
+    for from in [0, 1] {
+        reply(&config, &mut client, from, 0, 100, 1, b"");
+    }
+    assert_eq!(client.submit(NOW, vec![]), Ok(Ticket(100 + config.client_window)));
+    assert!(matches!(client.submit(NOW, vec![0; 1 << 20]), Err(SubmitError::TooLong { .. })));
+}
+
+#[test]
+fn one_member_alone_cannot_make_a_client_believe_in_a_view_or_give_up() {
+    let (config, mut client) = client();
+    let ticket = client.submit(NOW, b"op".to_vec()).unwrap();
+    effects(&mut client);
+    tell(&config, &mut client, 3, 1_000, 100, Outcome::Stale { floor: 500 });
+    assert_eq!(client.view_hint().view, 0);
+    assert_eq!(effects(&mut client), []);
+    tell(&config, &mut client, 1, 6, 100, Outcome::Stale { floor: 200 });
+    assert_eq!(client.view_hint().view, 6);
+    assert_eq!(client.view_hint().primary, MemberId(2));
+    assert_eq!(effects(&mut client), [ClientEffect::Stale { ticket, floor: 200 }]);
+}
+
+#[test]
+fn strangers_and_noise_are_counted() {
+    let (config, mut client) = client();
+    client.on_message(NOW, PeerId::new(99, 0), &[]);
+    client.on_message(NOW, config.peer(MemberId(0)), &[1, 2, 3]);
+    client.on_message(
+        NOW,
+        config.peer(MemberId(0)),
+        &message::encode(&config, &Message::NotifyPull { from: 1 }),
+    );
+    assert_eq!(client.refused(), 3);
+}
