@@ -110,12 +110,14 @@ impl Endpoint {
         }
         for _ in 0..FRAMES_PER_ROUND {
             let Some(received) = self.cl.poll() else { break };
-            // A peer that calls is answered where it called from. An established one may move likewise: its
-            // frames prove themselves by the connection's incarnations.
-            if self.cl.address_of(received.from) != Some(received.addr) {
-                self.cl.resolve(received.from, received.addr);
+            let cl::Received { from, addr, buf } = received;
+            let ours = self.node.on_frame(self.clock.now(), from, &buf);
+            // A peer that calls is answered where it called from, and may move, for its frames prove themselves
+            // by the connection's incarnations. Anybody else is not followed.
+            let known = self.cl.address_of(from);
+            if known.is_none() || (ours && known != Some(addr)) {
+                self.cl.resolve(from, addr);
             }
-            self.node.on_frame(self.clock.now(), received.from, &received.buf);
         }
         let now = self.clock.now();
         if now >= self.next_deadline {

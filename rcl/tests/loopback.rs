@@ -99,3 +99,29 @@ fn a_vanished_peer_is_reported_dead() {
     }
     assert!(start.elapsed() >= Duration::from_millis(300));
 }
+
+#[test]
+fn a_frame_of_a_stranger_in_a_peers_name_does_not_divert_the_connection() {
+    let (mut a, mut b) = (open(A, TransportChoice::Auto, None), open(B, TransportChoice::Auto, None));
+    a.connect(B, b.local_addr());
+    let mut stranger =
+        cl::Endpoint::open(cl::EndpointConfig::new(B, SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
+    stranger.resolve(A, a.local_addr());
+    // The shape of an acknowledgement, of incarnations that it does not know.
+    let mut forged = vec![0; 48 + 32];
+    forged[..2].copy_from_slice(&[1, 5]);
+    stranger.send(A, stranger.alloc_copy(&forged).unwrap()).unwrap();
+    stranger.send(A, stranger.alloc_copy(b"rubbish").unwrap()).unwrap();
+    let start = Instant::now();
+    while a.counters().stale == 0 || a.counters().malformed == 0 {
+        a.poll();
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+    assert_eq!(a.cl().address_of(B), Some(b.local_addr()));
+    a.send(B, b"to the true one".to_vec()).unwrap();
+    while b.receive(A).as_deref() != Some(b"to the true one") {
+        a.poll();
+        b.poll();
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+}

@@ -161,21 +161,22 @@ impl Node {
         }
     }
 
-    /// Takes in a frame that says it is from `peer`.
-    pub fn on_frame(&mut self, now: Time, peer: PeerId, bytes: &[u8]) {
+    /// Takes in a frame that says it is from `peer`. True if it belongs to the connection, by both
+    /// incarnations, or has opened one: only then is the place it came from worth remembering.
+    pub fn on_frame(&mut self, now: Time, peer: PeerId, bytes: &[u8]) -> bool {
         let Some((header, body)) = Header::parse(bytes) else {
             self.counters.malformed += 1;
-            return;
+            return false;
         };
         if let Some(connection) = self.connections.get_mut(&peer) {
             let (state, ready) = (connection.state(), connection.ready());
             if connection.on_frame(now, &header, body) {
                 self.announce(peer, state, ready);
-                return;
+                return true;
             }
         }
         match header.kind {
-            Kind::Hello => self.on_call(now, peer, &header),
+            Kind::Hello => return self.on_call(now, peer, &header),
             Kind::Reset => self.counters.stale += 1,
             _ => {
                 self.counters.stale += 1;
@@ -190,15 +191,16 @@ impl Node {
                 self.queue_reset(peer, reset);
             }
         }
+        false
     }
 
-    /// A hello that belongs to no connection there is.
-    fn on_call(&mut self, now: Time, peer: PeerId, hello: &Header) {
+    /// A hello that belongs to no connection there is. True if it has opened one.
+    fn on_call(&mut self, now: Time, peer: PeerId, hello: &Header) -> bool {
         let known = self.connections.get(&peer).and_then(Connection::remote);
         let known = known.max(self.remembered.get(&peer).copied());
         if hello.source == 0 || known.is_some_and(|k| hello.source <= k) {
             self.counters.stale += 1;
-            return;
+            return false;
         }
         if let Some(old) = self.connections.get(&peer) {
             if !old.is_over() && old.state() != State::Called {
@@ -206,10 +208,11 @@ impl Node {
             }
         } else if self.connections.len() >= self.config.connections_max {
             self.counters.refused += 1;
-            return;
+            return false;
         }
         let local = self.incarnation();
         self.replace(peer, Connection::accept(&self.config, now, local, hello));
+        true
     }
 
     /// Turns what a frame or the time has changed into events.
