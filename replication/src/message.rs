@@ -129,6 +129,11 @@ pub mod forge {
         statement(Domain::Prepare, config, sender, vote)
     }
 
+    /// What a client signs in a request.
+    pub fn request_statement(config: &Config, request: &Request) -> Digest {
+        Request::statement(config.group, request.client, request.t, request.notified, &request.op)
+    }
+
     /// The digest under which a body is voted on.
     pub fn digest_of_body(config: &Config, rsn: Rsn, body: &Body) -> Digest {
         body_digest(config, rsn, body)

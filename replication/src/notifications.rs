@@ -202,9 +202,8 @@ mod tests {
             let entries: Vec<_> = (first..first + 200).map(|seq| (seq, "lie")).collect();
             inbox.take(C, notify(first, &entries), 2);
         }
-        inbox.take(A, notify(1, &[(1, "a")]), 2);
-        let progress = inbox.take(B, notify(1, &[(1, "a")]), 2);
-        assert_eq!(progress, [Progress::Begin(1), Progress::Next(1, b"a".to_vec())]);
+        assert_eq!(inbox.take(A, notify(1, &[(1, "a")]), 2), [Progress::Begin(1)]);
+        assert_eq!(inbox.take(B, notify(1, &[(1, "a")]), 2), [Progress::Next(1, b"a".to_vec())]);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What the Byzantine member does to the messages of an otherwise correct one.
 
 use crate::SimKeys;
+use crate::{Command, Op};
+use cl_base::codec;
 use cl_base::{PeerId, Rng};
 use replication::message::forge;
-use replication::message::{self, Checkpoint, Message, Outcome, Signed, Vote};
+use replication::message::{self, Checkpoint, Message, Outcome, Request, Signed, Vote};
 use replication::{Config, Digest, Keys, MemberId};
 
 /// Changes a field of a message; what a signature covers is signed again with the member's own key, so that
@@ -105,6 +107,27 @@ fn twist(rng: &mut Rng, vote: &mut Vote) {
         2 => vote.tag = noise(rng),
         _ => vote.digest = noise(rng),
     }
+}
+
+/// A request of a faulty client: sequence numbers used twice or absurd, signatures wrong, acknowledgements of
+/// what never was.
+pub(crate) fn rogue_request(rng: &mut Rng, config: &Config, me: PeerId, keys: &SimKeys) -> Message {
+    let t = match rng.below(8) {
+        0 => u64::MAX,
+        1 => 0,
+        _ => rng.below(20),
+    };
+    let notified = if rng.chance(1, 4) { rng.next_u64() } else { 0 };
+    let op = match rng.below(4) {
+        0 => vec![0xff; rng.below(300) as usize],
+        n => codec::encode(&Command { nonce: rng.next_u64(), op: Op::Tell(me, n as u32) }),
+    };
+    let mut request = Request { client: me, t, notified, op, signature: [0; 64] };
+    request.signature = keys.sign(&forge::request_statement(config, &request).0);
+    if rng.chance(1, 8) {
+        request.signature[3] ^= 1;
+    }
+    Message::Request(request)
 }
 
 /// Flips a few bits.

@@ -75,6 +75,8 @@ pub struct Plan {
     pub(crate) ops_after: u64,
     pub(crate) think: Duration,
     pub(crate) client_restarts: bool,
+    /// One client more, a faulty one.
+    pub(crate) rogue: bool,
     pub(crate) checkpoint_interval: u64,
     pub(crate) pipeline: u64,
     pub(crate) batch: usize,
@@ -120,6 +122,7 @@ impl Plan {
             ops_after: 3,
             think: millis(rng.within(1, 150)),
             client_restarts: rng.chance(1, 5),
+            rogue: rng.chance(1, 4),
             checkpoint_interval: rng.within(2, 12),
             pipeline: rng.within(1, 8),
             batch: rng.within(1, 8) as usize,

@@ -3,14 +3,14 @@
 mod network;
 
 use crate::SimKeys;
-use crate::byzantine::twin_of;
+use crate::byzantine::{rogue_request, twin_of};
 use crate::host::{Host, Output};
 use crate::judge::{Judge, Report};
 use crate::ledger::{Command, Ledger, Op};
 use crate::plan::{Byzantine, Fault, Plan, Sabotage};
 use cl_base::codec;
 use cl_base::{PeerId, Rng, Time};
-use replication::{Client, ClientEffect, Config, Event, MemberId, Mode, Ticket};
+use replication::{Client, ClientEffect, Config, Event, MemberId, Mode, Ticket, message};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
@@ -29,6 +29,9 @@ pub struct Options {
 /// The beginning of time in every run.
 const EPOCH: Time = Time::from_nanos(1_700_000_000_000_000_000);
 
+/// The faulty client.
+pub(crate) const ROGUE: PeerId = PeerId::new(90, 0);
+
 /// After the heal everything must be complete within this time. The worst wait is a new-view time-out that
 /// was doubled a few times while the faults lasted.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,6 +49,7 @@ enum Happening {
     FaultEnds(usize),
     ClientRestarts(usize),
     Forgets(usize),
+    RogueAsks,
 }
 
 struct ClientHost {
@@ -170,6 +174,9 @@ impl World {
             if kind == Byzantine::Forgetful {
                 self.schedule(EPOCH + Duration::from_millis(300), Happening::Forgets(i));
             }
+        }
+        if self.plan.rogue {
+            self.schedule(EPOCH, Happening::RogueAsks);
         }
         let healed = self.healed();
         self.run_until(healed, |_| false);
@@ -352,6 +359,15 @@ impl World {
                 self.clients[i].client = self.new_client(peer);
                 self.clients[i].tickets.clear();
                 self.after_client(i);
+            }
+            Happening::RogueAsks => {
+                self.judge.fault("rogue requests");
+                let keys = SimKeys::new(self.options.seed, &self.config.members, ROGUE);
+                let request = rogue_request(&mut self.rng, &self.config, ROGUE, &keys);
+                let to = self.hosts[self.rng.below(self.hosts.len() as u64) as usize].peer;
+                self.transmit(ROGUE, to, message::encode(&self.config, &request));
+                let pause = Duration::from_millis(self.rng.within(1, 200));
+                self.schedule(self.now + pause, Happening::RogueAsks);
             }
             Happening::Forgets(i) => {
                 self.judge.fault("forgotten");
