@@ -17,6 +17,19 @@
 //! [`on_timeout`](Replica::on_timeout), then [`poll_effect`](Replica::poll_effect) until `None`, then
 //! [`next_timeout`](Replica::next_timeout). A [`Client`] is driven alike.
 
+//! # Where this departs from PROTOCOL.md
+//!
+//! * Of section 2 this is 2.1 to 2.9 and 2.11 in mode S, with widening and the printed choice of spares (2.10,
+//!   round 0); the epoch is 0. Mode M (and with it Q), evidence, strict mode, reads (2.12) and epochs (2.15)
+//!   are not here yet.
+//! * T_req is doubled for fruitless views like T_nv. It is not raised to eight measured commit times: a primary
+//!   that is slow on purpose could stretch that for ever.
+//! * Agreed time is made monotone at execution instead of by refusing proposals, so that a new primary whose
+//!   clock is behind is not stuck.
+//! * NEW-VIEW names VIEW-CHANGEs by digest only; who misses one fetches it from the primary.
+//! * Clients that ask again and again make the group follow an active member that left its view alone (see
+//!   `replica/unheard.rs`): without that rule fewer than f+1 correct members may be left to answer.
+
 mod certificate;
 mod client;
 mod config;

@@ -160,6 +160,30 @@ fn a_latecomer_learns_of_a_view_from_its_primary_and_fetches_the_justification()
 }
 
 #[test]
+fn when_an_active_member_left_alone_and_clients_ask_in_vain_the_others_follow() {
+    let mut group = Group::new(4);
+    group.submit(0, 1, "a");
+    let one = group.config.members[1];
+    group.loss = Box::new(move |from, to, _| from == one || to == one);
+    group.submit(1, 2, "b");
+    group.wait(600);
+    group.loss = Box::new(|_, _, _| false);
+    assert_eq!(group.status(1).mode, Mode::Changing);
+    // The order goes on without it, so there is no reason to leave as long as clients are content.
+    group.submit(0, 3, "c");
+    group.wait(2_000);
+    assert_eq!(group.ops(2).last(), Some(&"c"));
+    assert_eq!((group.status(0).view, group.status(2).view), (0, 0));
+    for _ in 0..3 {
+        group.submit(0, 3, "c");
+        group.submit(2, 3, "c");
+        group.wait(600);
+    }
+    assert!((0..4).all(|i| group.status(i).view == 1 && group.status(i).mode == NORMAL));
+    assert!(group.ops(1).contains(&"b"));
+}
+
+#[test]
 fn an_old_view_change_is_resent_word_for_word() {
     let mut group = Group::new(4);
     group.loss = Box::new(|_, _, m| matches!(m, Message::ViewChange(_)));
