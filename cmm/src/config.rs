@@ -64,10 +64,10 @@ fn heartbeat() -> u64 {
     100
 }
 fn suspect_after() -> u64 {
-    500
+    1_000
 }
 fn ping_timeout() -> u64 {
-    2_000
+    3_000
 }
 fn request_timeout() -> u64 {
     500
@@ -260,7 +260,7 @@ mod tests {
             ("id = \"0123abcd\"", "id = \"0123\"", "hexadecimal"),
             ("f = 1", "f = 2", "f = 2"),
             ("heartbeat_ms = 100", "heartbeat_ms = 1", "heartbeat_ms"),
-            ("suspect_after_ms = 500", "suspect_after_ms = 150", "suspect_after_ms"),
+            ("suspect_after_ms = 1000", "suspect_after_ms = 150", "suspect_after_ms"),
             ("id = 2", "id = 1", "twice"),
             ("id = 2", "id = 0", "node id 0"),
             ("cores = 2", "cores = 0", "cores"),

@@ -3,7 +3,8 @@
 use crate::config::Config;
 use crate::keys::{Keyring, entry_name};
 use crate::layout::Layout;
-use cl::{PoolConfig, SizeClass};
+use cl::runtime::{Runtime, RuntimeConfig};
+use cl::{EndpointConfig, PoolConfig, SizeClass};
 use cl_base::PeerId;
 use cmm_core::bootstrap;
 use cmm_core::identity::{NodeId, Role};
@@ -11,7 +12,12 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Read;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 use tracing_subscriber::EnvFilter;
+
+/// How long an address may be in use by a process that has ended.
+const ADDRESS_WAIT: Duration = Duration::from_secs(15);
+const ADDRESS_POLL: Duration = Duration::from_millis(20);
 
 /// Starts logging to standard error, with the time and the daemon's name on each line. `GHIDRAH_LOG` chooses
 /// how much (`warn`, `info`, `debug`, or per module as in `cmm=debug,mml=info`).
@@ -90,6 +96,27 @@ pub fn address(keyring: &Keyring, role: Role) -> Result<SocketAddr, String> {
     keyring.roster().get(role.principal()).and_then(|e| e.address).ok_or_else(|| {
         format!("the roster gives {} no address; add `address = \"IP:PORT\"`", entry_name(role))
     })
+}
+
+/// Opens a daemon's event loop at its address in the roster. An address still in use is waited for: a ring of
+/// the process that had it before is taken apart by the kernel only after that process has ended.
+///
+/// # Errors
+/// If the roster gives no address or it cannot be opened in time.
+pub fn open<M: Send + 'static>(keyring: &Keyring, role: Role) -> Result<Runtime<M>, String> {
+    let bind = address(keyring, role)?;
+    let mut endpoint = EndpointConfig::new(role.peer(), bind);
+    endpoint.pool = small_pool();
+    let deadline = Instant::now() + ADDRESS_WAIT;
+    loop {
+        match Runtime::open(RuntimeConfig::new(Some(endpoint.clone()))) {
+            Ok(runtime) => return Ok(runtime),
+            Err(error) if error.is_address_in_use() && Instant::now() < deadline => {
+                std::thread::sleep(ADDRESS_POLL);
+            }
+            Err(error) => return Err(format!("cannot open {bind}: {error}")),
+        }
+    }
 }
 
 /// The node of an agent's identity.

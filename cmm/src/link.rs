@@ -346,5 +346,8 @@ pub fn group_config(decision: &Decision, request_timeout: Duration) -> replicati
     let mut config = replication::Config::new(decision.instance(), members.collect())
         .expect("a verified decision has 3f+1 different members");
     config.request_timeout = request_timeout;
+    // Sooner than PROTOCOL.md 2.9 has it (2 T_req): management requests are few, so three more messages cost
+    // nothing, and the wait for a dead primary is what a user sees of its death.
+    config.client_timeout = request_timeout / 2;
     config
 }

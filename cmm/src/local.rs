@@ -152,11 +152,17 @@ pub fn stop(layout: &Layout, config: &Config) -> Result<Stopped, String> {
         }
     }
     let mut left = false;
+    let mut errors = Vec::new();
     for node in config.node_ids() {
         let group = Group::node(&config.process_group(), &node.to_string());
         left |= !group.is_empty();
-        group.kill().map_err(|e| format!("{node}: not everything could be ended: {e}"))?;
-        group.remove().ok();
+        match group.kill() {
+            Ok(()) => drop(group.remove()),
+            Err(error) => errors.push(format!("{node}: not everything could be ended: {error}")),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors.join("\n"));
     }
     Ok(match (pid, left) {
         (Some(_), _) => Stopped::Running,

@@ -240,8 +240,8 @@ impl Endpoint {
         cl.resolve(peer, addr);
     }
 
-    /// Sends what is ready; answers to the HELLO just received go where it came from.
-    fn transmit(&mut self, cl: &mut cl::Endpoint, now: Time, hello_from: Option<(PeerId, SocketAddr)>) {
+    /// Sends what is ready; answers to what was just heard go where it came from.
+    fn transmit(&mut self, cl: &mut cl::Endpoint, now: Time, heard_from: Option<(PeerId, SocketAddr)>) {
         loop {
             let transmit = match self.stalled.take() {
                 Some((transmit, _)) => transmit,
@@ -250,7 +250,7 @@ impl Endpoint {
                     None => return,
                 },
             };
-            match self.send_frame(cl, transmit, hello_from) {
+            match self.send_frame(cl, transmit, heard_from) {
                 Ok(()) => {}
                 Err(Refused::NoRoom) => {
                     self.stalled = Some((transmit, now + STALL));
@@ -265,11 +265,15 @@ impl Endpoint {
         &mut self,
         cl: &mut cl::Endpoint,
         transmit: Transmit,
-        hello_from: Option<(PeerId, SocketAddr)>,
+        heard_from: Option<(PeerId, SocketAddr)>,
     ) -> Result<(), Refused> {
         let to = transmit.to;
-        let answered =
-            hello_from.filter(|(from, _)| transmit.answers_hello && *from == to).map(|(_, addr)| addr);
+        // A peer whose address nobody told us is reached where it has just written from. It may be one that
+        // speaks to an earlier life of ours: our HELLO tells it that this life has ended.
+        let unknown = cl.address_of(to).is_none() && !self.has_roster_address(to);
+        let answered = heard_from
+            .filter(|(from, _)| *from == to && (transmit.answers_hello || unknown))
+            .map(|(_, addr)| addr);
         if self.frame.len() > cl.pool().capacity_max() {
             return Err(Refused::Lost);
         }

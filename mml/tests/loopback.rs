@@ -208,6 +208,28 @@ fn a_restarted_peer_is_noticed_and_served() {
 }
 
 #[test]
+fn a_restarted_peer_reaches_a_user_who_only_ever_sends_unreliable_messages() {
+    each_transport(|mut cluster, mut a, _| {
+        let mut user = cluster.user(0);
+        user.send(a.mml.me(), Delivery::Unr, b"before");
+        run_until("the first message", &mut [&mut user, &mut a], |p| p[1].bodies() == [b"before"]);
+        let address = a.cl.local_addr();
+        drop(a);
+        let again = bind(1, address, cluster.transport).expect("it worked before");
+        let mut a = cluster.party(PeerId::new(1, 0), again);
+        // The user believes in the old session, and the new process knows no address of the user.
+        let start = Instant::now();
+        while !a.bodies().contains(&&b"after"[..]) {
+            assert!(start.elapsed() < PATIENCE, "the user was not told of the restart");
+            user.send(a.mml.me(), Delivery::Unr, b"after");
+            user.step();
+            a.step();
+            std::thread::yield_now();
+        }
+    });
+}
+
+#[test]
 fn a_dead_peer_is_reported_within_the_configured_time() {
     each_transport(|_, mut a, mut b| {
         let peer = b.mml.me();

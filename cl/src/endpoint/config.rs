@@ -128,3 +128,10 @@ pub enum OpenError {
     #[error("event loop: {0}")]
     EventLoop(#[source] io::Error),
 }
+
+impl OpenError {
+    /// Whether another socket has the address, so that the same call may succeed when that one is closed.
+    pub fn is_address_in_use(&self) -> bool {
+        matches!(self, OpenError::Socket { error, .. } if error.kind() == io::ErrorKind::AddrInUse)
+    }
+}

@@ -3,8 +3,8 @@
 
 mod power;
 
-use cl::runtime::{Core, Interest, RuntimeConfig, Service, Signal, Signals, TimerId, Token};
-use cl::{EndpointConfig, Received};
+use cl::Received;
+use cl::runtime::{Core, Interest, Service, Signal, Signals, TimerId, Token};
 use cl_base::{Incarnation, PeerId, codec};
 use clap::Parser;
 use cmm::class::{self, Class};
@@ -56,13 +56,9 @@ fn run(args: &Args) -> Result<(), String> {
     let keyring = Keyring::load(&layout, Role::Hardcore)?;
     let election = daemon::election(&config, &keyring)?;
     let me = Role::Hardcore.peer();
-    let bind = daemon::address(&keyring, Role::Hardcore)?;
     let signals = Signals::new(&[Signal::Terminate, Signal::Interrupt, Signal::Child])
         .map_err(|e| format!("cannot receive signals: {e}"))?;
-    let mut endpoint = EndpointConfig::new(me, bind);
-    endpoint.pool = daemon::small_pool();
-    let mut runtime = cl::runtime::Runtime::open(RuntimeConfig::new(Some(endpoint)))
-        .map_err(|e| format!("cannot open {bind}: {e}"))?;
+    let mut runtime = daemon::open(&keyring, Role::Hardcore)?;
     let now = runtime.core().now();
     let link = Link::new(keyring.clone(), me, Incarnation(now.as_nanos()), config.request_timeout())?;
     let token = runtime

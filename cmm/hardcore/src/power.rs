@@ -50,7 +50,13 @@ impl Power {
             .envs(group.environment())
             .process_group(0);
         let child = Signals::unblock_in(&mut command).spawn()?;
-        group.add(child.id())?;
+        // On a thread: this can take seconds on a busy machine. What the agent forks before has the marker.
+        let pid = child.id();
+        std::thread::spawn(move || {
+            if let Err(error) = group.add(pid) {
+                tracing::warn!(pid, %error, "the agent is not held by a control group");
+            }
+        });
         self.agents.insert(node, child);
         Ok(())
     }

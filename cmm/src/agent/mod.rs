@@ -13,8 +13,8 @@ use crate::daemon;
 use crate::keys::Keyring;
 use crate::layout::Layout;
 use crate::link::{Incoming, LINK_TIMER, Link};
-use cl::runtime::{Core, Interest, Readiness, RuntimeConfig, Service, Signal, Signals, TimerId, Token};
-use cl::{EndpointConfig, Received};
+use cl::Received;
+use cl::runtime::{Core, Interest, Readiness, Service, Signal, Signals, TimerId, Token};
 use cl_base::{Incarnation, PeerId, Time, codec};
 use cmm_core::api::{Notice, Op, Reply};
 use cmm_core::bootstrap::Decision;
@@ -62,13 +62,9 @@ pub fn run(options: &AgentOptions) -> Result<(), String> {
         config.node(node).ok_or_else(|| format!("{node} is not in {}", layout.config().display()))?.cores;
     let role = Role::Agent(node);
     let keyring = Keyring::load(&layout, role)?;
-    let bind = daemon::address(&keyring, role)?;
     let signals = Signals::new(&[Signal::Terminate, Signal::Interrupt, Signal::Child])
         .map_err(|e| format!("cannot receive signals: {e}"))?;
-    let mut endpoint = EndpointConfig::new(role.peer(), bind);
-    endpoint.pool = daemon::small_pool();
-    let mut runtime = cl::runtime::Runtime::open(RuntimeConfig::new(Some(endpoint)))
-        .map_err(|e| format!("cannot open {bind}: {e}"))?;
+    let mut runtime = daemon::open(&keyring, role)?;
     let now = runtime.core().now();
     let incarnation = Incarnation(now.as_nanos());
     let signals_token = runtime

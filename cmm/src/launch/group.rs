@@ -1,9 +1,13 @@
 //! All processes of a job's attempt on a node, or of a whole node.
 //!
-//! A job may start anything, and leave its process group and session. Its processes are found by two
-//! means: a control group (`ghidrah-<cluster>/<node>/<attempt>` of cgroup v2), which cannot be left, and
-//! variables in the environment. The second finds what was forked before the rank was put into the control
-//! group, and has to do alone where control groups are not to be had.
+//! A job may start anything, and leave its process group and session. Its processes are found by variables
+//! in their environment. A node's are held by a control group besides (`ghidrah-<cluster>/<node>` of cgroup
+//! v2), which nothing can leave, so a node's reset ends even what has wiped its environment.
+//!
+//! Attempts have no control group of their own: moving a process into one waits for an RCU grace period with
+//! the kernel's cgroup lock held, which took up to 2.8 s on a machine busy with spinning MPI ranks. An agent
+//! that waits is silent, and a silent node is reset. A node's agent is moved once, when it is powered on, and
+//! what it starts is born inside.
 
 use super::cgroup::Cgroup;
 use super::procfs::{Marked, marked};
@@ -54,18 +58,10 @@ impl Group {
     /// As [`Group::node`].
     pub fn job(cluster: &str, node: &str, attempt: Attempt) -> Group {
         check(node);
-        let names = [&cluster_directory(cluster), node, &attempt.to_string()];
         Group {
             job_marker: Some(("GHIDRAH_JOB".to_owned(), attempt.to_string())),
-            ..Group::of_node(cluster, node, Cgroup::create(&names))
+            ..Group::of_node(cluster, node, None)
         }
-    }
-
-    /// The same group without a control group: what systems without them see.
-    #[cfg(test)]
-    pub(super) fn without_cgroup(mut self) -> Group {
-        self.cgroup = None;
-        self
     }
 
     /// Whether members are held by a control group.

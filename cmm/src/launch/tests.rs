@@ -213,18 +213,17 @@ const DOUBLE_FORK: &str = "(setsid sh -c 'sleep 1001 & sleep 1002 & exec sleep 1
 
 #[test]
 fn daemons_of_a_killed_job_die_found_by_their_environment() {
-    escaped_children_die(job_group().without_cgroup(), 4, DOUBLE_FORK);
+    escaped_children_die(job_group(), 4, DOUBLE_FORK);
 }
 
 #[test]
-fn daemons_of_a_killed_job_die_in_its_control_group_even_with_an_empty_environment() {
-    let group = job_group();
+fn daemons_of_a_killed_node_die_in_its_control_group_even_with_an_empty_environment() {
+    let group = Group::node("test-launch", "escaped");
     if !group.has_cgroup() {
         return eprintln!("skipped: no cgroup v2 to write to");
     }
-    escaped_children_die(group, 4, DOUBLE_FORK);
     let in_time = "sleep 0.2; (setsid env -i sleep 1001 &) ; exec sleep 1002";
-    escaped_children_die(job_group(), 2, in_time);
+    escaped_children_die(group, 2, in_time);
 }
 
 #[test]

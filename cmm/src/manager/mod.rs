@@ -11,8 +11,8 @@ use crate::keys::Keyring;
 use crate::layout::Layout;
 use crate::link::{Incoming, LINK_TIMER, Link};
 use borsh::{BorshDeserialize, BorshSerialize};
-use cl::runtime::{Core, Interest, Readiness, RuntimeConfig, Service, Signal, Signals, TimerId, Token};
-use cl::{EndpointConfig, Received};
+use cl::Received;
+use cl::runtime::{Core, Interest, Readiness, Service, Signal, Signals, TimerId, Token};
 use cl_base::{Incarnation, Time, codec};
 use cmm_core::api::Op;
 use cmm_core::bootstrap::Decision;
@@ -84,13 +84,9 @@ pub fn run(options: &ManagerOptions) -> Result<(), String> {
         .verify(&keyring, &daemon::election(&config, &keyring)?)
         .map_err(|e| format!("{}: {e}", path.display()))?;
 
-    let bind = daemon::address(&keyring, role)?;
     let signals = Signals::new(&[Signal::Terminate, Signal::Interrupt])
         .map_err(|e| format!("cannot receive signals: {e}"))?;
-    let mut endpoint = EndpointConfig::new(role.peer(), bind);
-    endpoint.pool = daemon::small_pool();
-    let mut runtime = cl::runtime::Runtime::open(RuntimeConfig::new(Some(endpoint)))
-        .map_err(|e| format!("cannot open {bind}: {e}"))?;
+    let mut runtime = daemon::open(&keyring, role)?;
     let now = runtime.core().now();
     runtime
         .core()
