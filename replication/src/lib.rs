@@ -24,6 +24,8 @@
 //!   are not here yet.
 //! * T_req is doubled for fruitless views like T_nv. It is not raised to eight measured commit times: a primary
 //!   that is slow on purpose could stretch that for ever.
+//! * T_nv starts after q VIEW-CHANGEs for v' or later views: with those for v' alone, correct members wait for
+//!   each other in two views for ever when a faulty one shows its VIEW-CHANGE to some only.
 //! * Agreed time is made monotone at execution instead of by refusing proposals, so that a new primary whose
 //!   clock is behind is not stuck.
 //! * NEW-VIEW names VIEW-CHANGEs by digest only; who misses one fetches it from the primary.

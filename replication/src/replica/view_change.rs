@@ -141,9 +141,11 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
-    /// How many members, this one included, ask for exactly this view.
+    /// How many members, this one included, ask for this view or a later one. Who has gone on to a later one
+    /// counts, or T_nv might never start here: it may have gone on because of a VIEW-CHANGE that a faulty
+    /// member sent to it alone.
     pub(super) fn asking(&self, view: View) -> usize {
-        self.view_changes.values().filter(|vc| vc.body.view == view).count()
+        self.view_changes.values().filter(|vc| vc.body.view >= view).count()
     }
 
     /// Rule 4: the primary of the view asked for opens it when q members ask.

@@ -77,6 +77,7 @@ struct World {
     /// Fault in force at each member, and for one-way cuts whether it is deaf.
     faults: Vec<Option<(Fault, bool)>>,
     split: u64,
+    settling: bool,
     sent_before: Vec<Vec<u8>>,
 }
 
@@ -125,6 +126,7 @@ impl World {
         World {
             judge: Judge::new(options.seed, byzantine),
             split: rng.next_u64(),
+            settling: false,
             options,
             plan,
             config,
@@ -191,7 +193,8 @@ impl World {
             let waiting: Vec<String> = self.incomplete();
             self.judge.object(format!("progress: incomplete after {PATIENCE:?}: {}", waiting.join("; ")));
         }
-        // Laggards catch up with the next idle STATUS.
+        // Laggards catch up with the next idle STATUS, now that nothing new is asked for.
+        self.settling = true;
         let settled = self.now + Duration::from_secs(4);
         self.run_until(settled, |_| false);
         self.conclude();
@@ -360,6 +363,7 @@ impl World {
                 self.clients[i].tickets.clear();
                 self.after_client(i);
             }
+            Happening::RogueAsks if self.settling => {}
             Happening::RogueAsks => {
                 self.judge.fault("rogue requests");
                 let keys = SimKeys::new(self.options.seed, &self.config.members, ROGUE);

@@ -184,6 +184,24 @@ fn when_an_active_member_left_alone_and_clients_ask_in_vain_the_others_follow() 
 }
 
 #[test]
+fn who_waits_for_a_view_that_others_have_given_up_follows_them() {
+    let mut group = Group::new(4);
+    // Member 1 saw VIEW-CHANGEs of q members for view 5, waited in vain and went on to 6. Member 0 was shown only
+    // two of them: the third came from a faulty member and to 1 alone.
+    for i in 1..4 {
+        group.crash(i);
+    }
+    for (i, view) in [(2, 5), (1, 6)] {
+        let body = ViewChange { view, stable: CheckpointProof::default(), prepared: vec![] };
+        let message = Message::ViewChange(group.sign(i, body));
+        group.hand(0, group.config.members[usize::from(i)], &message);
+    }
+    assert_eq!(group.status(0).view, 5);
+    group.wait(1_500);
+    assert_eq!(group.status(0).view, 6);
+}
+
+#[test]
 fn an_old_view_change_is_resent_word_for_word() {
     let mut group = Group::new(4);
     group.loss = Box::new(|_, _, m| matches!(m, Message::ViewChange(_)));
