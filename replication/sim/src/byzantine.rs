@@ -89,6 +89,25 @@ pub(crate) fn lie(rng: &mut Rng, config: &Config, me: MemberId, keys: &SimKeys, 
     message::encode(config, &message)
 }
 
+/// What a courting member sends: votes to its favourite alone, VIEW-CHANGEs without what it prepared.
+pub(crate) fn court(
+    config: &Config,
+    me: MemberId,
+    keys: &SimKeys,
+    favourite: bool,
+    bytes: Vec<u8>,
+) -> Option<Vec<u8>> {
+    match message::decode(config, &bytes) {
+        Ok(Message::Prepare { .. } | Message::Commit(_)) if !favourite => None,
+        Ok(Message::ViewChange(signed)) if signed.sender == me => {
+            let mut body = signed.body;
+            body.prepared.clear();
+            Some(message::encode(config, &Message::ViewChange(resign(config, me, keys, body))))
+        }
+        _ => Some(bytes),
+    }
+}
+
 fn resign<T: forge::Signable>(config: &Config, me: MemberId, keys: &SimKeys, body: T) -> Signed<T> {
     let signature = keys.sign(&forge::signed_statement(config, me, &body).0);
     Signed { sender: me, body, signature }

@@ -19,6 +19,8 @@ pub enum Byzantine {
     Twins,
     /// Forgets everything now and then and begins anew.
     Forgetful,
+    /// Votes towards one other member only, and takes nothing along into new views.
+    Courting,
     /// Sends what it sent before once more, much later, to anybody.
     Replaying,
 }
@@ -144,6 +146,7 @@ fn draw_byzantine(rng: &mut Rng, f: usize) -> Vec<(usize, Byzantine)> {
         Byzantine::Garbling,
         Byzantine::Twins,
         Byzantine::Forgetful,
+        Byzantine::Courting,
         Byzantine::Replaying,
     ];
     let mut byzantine: Vec<(usize, Byzantine)> = Vec::new();

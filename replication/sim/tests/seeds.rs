@@ -58,5 +58,5 @@ fn members_that_go_on_in_a_view_they_left_are_noticed() {
 #[test]
 #[cfg_attr(debug_assertions, ignore = "needs over a thousand seeds")]
 fn a_commit_quorum_of_2f_is_noticed() {
-    assert!(noticed(Sabotage::Mutation(Mutation::CommitQuorum2f), 4000).is_some());
+    assert!(noticed(Sabotage::Mutation(Mutation::CommitQuorum2f), 10_000).is_some());
 }

@@ -2,7 +2,7 @@
 
 use super::{Happening, World};
 use crate::SimKeys;
-use crate::byzantine::{garble, lie, twin_of};
+use crate::byzantine::{court, garble, lie, twin_of};
 use crate::plan::{Byzantine, Fault};
 use cl_base::PeerId;
 use replication::{MemberId, message};
@@ -28,6 +28,15 @@ impl World {
                     self.judge.fault("lies");
                     let keys = SimKeys::new(self.options.seed, &self.config.members, from);
                     bytes = lie(&mut self.rng, &self.config, MemberId(i as u8), &keys, &bytes);
+                }
+                Byzantine::Courting => {
+                    let favourite =
+                        to == self.hosts[(i + 1 + self.split as usize % 3) % self.hosts.len()].peer;
+                    let keys = SimKeys::new(self.options.seed, &self.config.members, from);
+                    match court(&self.config, MemberId(i as u8), &keys, favourite, bytes) {
+                        Some(changed) => bytes = changed,
+                        None => return self.judge.fault("messages withheld"),
+                    }
                 }
                 Byzantine::Garbling if self.rng.chance(1, 5) => {
                     self.judge.fault("garbled messages");
