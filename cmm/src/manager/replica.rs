@@ -70,7 +70,7 @@ impl Replicated {
             members,
             me,
             nodes: config.node_ids(),
-            corruption: Corruption::from_env()?,
+            corruption: Corruption::from_env(options.node)?,
         })
     }
 
