@@ -151,8 +151,11 @@ fn checksum(length: &[u8], body: &[u8]) -> [u8; 16] {
     *hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
 
+/// Where a journal is damaged, and what was found there.
+type Damage = (usize, &'static str);
+
 /// The records, and how many bytes of the file are whole; or where the damage is.
-fn parse(bytes: &[u8]) -> Result<(Vec<Vec<u8>>, usize), (usize, &'static str)> {
+fn parse(bytes: &[u8]) -> Result<(Vec<Vec<u8>>, usize), Damage> {
     if !bytes.starts_with(MAGIC) {
         return Err((0, "not a journal of this version"));
     }

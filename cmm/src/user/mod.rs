@@ -16,7 +16,7 @@ use cmm_core::api::{Answer, JobView, Op, Output};
 use cmm_core::identity::{NodeId, Role};
 use service::{Mail, Service};
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 /// What a user hears unasked.
@@ -133,10 +133,7 @@ impl User {
 
     /// The next thing heard unasked, or `None` if nothing is within `patience`.
     pub fn hear(&self, patience: Duration) -> Option<Heard> {
-        match self.heard.recv_timeout(patience) {
-            Ok(heard) => Some(heard),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.heard.recv_timeout(patience).ok()
     }
 
     /// A piece of output has been printed: its agent may send more.

@@ -1,0 +1,147 @@
+//! A replica group and a client in one thread: messages are handed over in memory, in order, without loss. What
+//! it costs is what the protocol computes, nothing else.
+
+use cl_base::{PeerId, Time};
+use mml::{SecretKey, keys};
+use replication::{
+    Apply, Client, ClientEffect, Config, Effect, Keys, MemberId, Replica, RestoreError, Signature,
+    StateMachine,
+};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+const DOMAIN: &str = "ghidrah bench signature v1";
+const CLIENT: PeerId = PeerId::new(100, 0);
+
+/// A state machine that does nothing, so that only the ordering costs.
+#[derive(Default)]
+struct Noop;
+
+impl StateMachine for Noop {
+    fn apply(&mut self, _: &mut Apply<'_>, op: &[u8]) -> Vec<u8> {
+        op[..op.len().min(8)].to_vec()
+    }
+    fn advance(&mut self, _: &mut Apply<'_>) {}
+    fn next_deadline(&self) -> Option<Time> {
+        None
+    }
+    fn snapshot(&self) -> Vec<u8> {
+        Vec::new()
+    }
+    fn restore(&mut self, _: &[u8]) -> Result<(), RestoreError> {
+        Ok(())
+    }
+}
+
+/// Real Ed25519 signatures, the same as in a cluster.
+struct BenchKeys {
+    own: SecretKey,
+    members: Arc<Vec<keys::PublicKey>>,
+    client: keys::PublicKey,
+}
+
+impl Keys for BenchKeys {
+    fn sign(&self, bytes: &[u8]) -> Signature {
+        self.own.sign(DOMAIN, bytes)
+    }
+    fn verify_member(&self, member: MemberId, bytes: &[u8], signature: &Signature) -> bool {
+        keys::verify(&self.members[usize::from(member.0)], DOMAIN, bytes, signature)
+    }
+    fn verify_client(&self, _: PeerId, bytes: &[u8], signature: &Signature) -> bool {
+        keys::verify(&self.client, DOMAIN, bytes, signature)
+    }
+}
+
+/// A group of `3f+1` members and one client.
+pub struct Group {
+    now: Time,
+    members: Vec<PeerId>,
+    replicas: Vec<Replica<Noop>>,
+    client: Client,
+    wire: VecDeque<(PeerId, PeerId, Vec<u8>)>,
+    messages: u64,
+}
+
+impl Group {
+    /// A group of `n` members: 4 tolerate one fault, 1 is the unreplicated baseline.
+    ///
+    /// # Panics
+    /// If `n` is not 3f+1.
+    pub fn new(n: u32) -> Group {
+        let secrets: Vec<SecretKey> = (0..n).map(|i| SecretKey::from_seed([i as u8 + 1; 32])).collect();
+        let client = SecretKey::from_seed([200; 32]);
+        let members: Vec<PeerId> = (0..n).map(|i| PeerId::new(i + 1, 0)).collect();
+        let public = Arc::new(secrets.iter().map(SecretKey::public).collect::<Vec<_>>());
+        let keys = |own: &SecretKey| {
+            Box::new(BenchKeys { own: own.clone(), members: public.clone(), client: client.public() })
+        };
+        let config = Config::new(1, members.clone()).expect("3f+1 members");
+        let now = Time::from_nanos(1_000_000_000);
+        let replicas = secrets
+            .iter()
+            .zip(config.all())
+            .map(|(secret, me)| Replica::new(config.clone(), me, keys(secret), Noop, now))
+            .collect();
+        let client = Client::new(&config, CLIENT, keys(&client), now.as_nanos());
+        Group { now, members, replicas, client, wire: VecDeque::new(), messages: 0 }
+    }
+
+    /// Orders and executes one operation: from the client's request to f+1 equal replies at the client.
+    ///
+    /// # Panics
+    /// If the group does not answer, which without faults it must.
+    pub fn order(&mut self, op: Vec<u8>) {
+        self.now += Duration::from_micros(100);
+        self.client.submit(self.now, op).expect("nothing is outstanding");
+        let mut done = false;
+        loop {
+            while let Some(effect) = self.client.poll_effect() {
+                match effect {
+                    ClientEffect::Send { to, bytes } => self.wire.push_back((CLIENT, to, bytes)),
+                    ClientEffect::Completed { .. } => done = true,
+                    _ => {}
+                }
+            }
+            for (replica, me) in self.replicas.iter_mut().zip(&self.members) {
+                while let Some(effect) = replica.poll_effect() {
+                    if let Effect::Send { to, bytes } = effect {
+                        self.wire.push_back((*me, to, bytes));
+                    }
+                }
+            }
+            let Some((from, to, bytes)) = self.wire.pop_front() else { break };
+            self.messages += 1;
+            match self.members.iter().position(|m| *m == to) {
+                Some(i) => self.replicas[i].on_message(self.now, from, &bytes),
+                None => self.client.on_message(self.now, from, &bytes),
+            }
+        }
+        assert!(done, "the group did not answer");
+    }
+
+    /// Messages handed over so far.
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_of_one_and_four_order_operations_past_a_checkpoint() {
+        for n in [1, 4] {
+            let mut group = Group::new(n);
+            for i in 0..300u32 {
+                group.order(i.to_le_bytes().to_vec());
+            }
+            assert!(
+                group.replicas[0].status().stable >= 128,
+                "{n} members: {:?}",
+                group.replicas[0].status()
+            );
+        }
+    }
+}
