@@ -230,6 +230,14 @@ impl Link {
         self.incoming.is_empty()
     }
 
+    /// Ends all sessions in good order, so that the other sides need not remember us.
+    pub fn close<M: Send + 'static>(&mut self, cx: &mut Core<M>) {
+        let now = cx.now();
+        for peer in self.mml.peers_up().collect::<Vec<_>>() {
+            self.mml.disconnect(cx.endpoint_mut(), now, peer);
+        }
+    }
+
     /// What has come, oldest first.
     pub fn poll(&mut self) -> Option<Incoming> {
         self.incoming.pop_front()

@@ -25,7 +25,11 @@ impl Corruption {
         let active = match value.strip_prefix("flip-outputs@node").map(str::parse) {
             None if value.is_empty() => false,
             Some(Ok(liar)) => NodeId(liar) == node,
-            _ => return Err(format!("{CORRUPT_VARIABLE}={value}: the only fault known is flip-outputs@nodeN")),
+            _ => {
+                return Err(format!(
+                    "{CORRUPT_VARIABLE}={value}: the only fault known is flip-outputs@nodeN"
+                ));
+            }
         };
         if active {
             tracing::warn!("TEST: this manager corrupts everything that it sends to clients");

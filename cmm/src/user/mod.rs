@@ -51,7 +51,8 @@ pub struct User {
     me: PeerId,
     address: SocketAddr,
     dir: String,
-    running: Running<Service>,
+    /// `None` only while it is being dropped.
+    running: Option<Running<Service>>,
     heard: Receiver<Heard>,
 }
 
@@ -82,7 +83,7 @@ impl User {
             cl::runtime::spawn("ghidrah user", RuntimeConfig::new(Some(endpoint)), move |_| service)
                 .map_err(|e| format!("cannot open {bind}: {e}"))?;
         let address = running.local_addr().expect("it has an endpoint");
-        Ok(User { me, address, dir: layout.root().display().to_string(), running, heard })
+        Ok(User { me, address, dir: layout.root().display().to_string(), running: Some(running), heard })
     }
 
     /// Where a job's output must go to be heard here.
@@ -142,12 +143,24 @@ impl User {
     }
 
     fn mail(&self, mail: Mail) {
-        let mailbox: &Mailbox<Mail> = self.running.mailbox();
+        let Some(running) = &self.running else { return };
+        let mailbox: &Mailbox<Mail> = running.mailbox();
         let mut mail = mail;
         // Full only for a moment: its thread does nothing but empty it.
         while let Err(full) = mailbox.send(mail) {
             mail = full.0;
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for User {
+    /// Says goodbye to everybody: the cluster need not remember a command that has ended.
+    fn drop(&mut self) {
+        self.mail(Mail::Leave);
+        if let Some(running) = self.running.take() {
+            // It failed only if its thread did, which has said so.
+            let _ = running.join();
         }
     }
 }

@@ -30,6 +30,7 @@ pub(super) enum Mail {
     Located(Sender<bool>),
     Status(Duration, Sender<Vec<(NodeId, Option<ManagerStatus>)>>),
     Consumed { to: PeerId, attempt: Attempt, bytes: u64 },
+    Leave,
 }
 
 struct StatusRound {
@@ -214,6 +215,11 @@ impl cl::runtime::Service for Service {
                 let answers = members.map(|n| (n, None)).collect();
                 self.status = Some(StatusRound { until: cx.now() + patience, answers, tell });
                 self.ask_status(cx);
+            }
+            Mail::Leave => {
+                self.link.close(cx);
+                cx.stop();
+                return;
             }
             Mail::Consumed { to, attempt, bytes } => {
                 let total = self.consumed.entry((to, attempt)).or_default();

@@ -361,7 +361,10 @@ impl Mml {
     /// Forgets whom nobody will miss until there is room for `peer`.
     fn make_room(&mut self, now: Time, peer: PeerId) -> bool {
         let forget_after = self.cx.config.forget_after;
-        let idle = |p: &&Peer| p.is_half_open() || p.is_drained() && p.last_used + forget_after <= now;
+        // Who has said goodbye repeats nothing, so nothing of it can be taken for new.
+        let idle = |p: &&Peer| {
+            p.is_half_open() || p.is_drained() && (p.is_closed() || p.last_used + forget_after <= now)
+        };
         while !self.has_room(peer) {
             let crowded = self.instances(peer).count() >= self.cx.config.instances_max;
             let oldest = match crowded {

@@ -116,6 +116,11 @@ impl Peer {
         self.ack.pending() == 0 && self.nack.is_settled() && self.unr.is_empty()
     }
 
+    /// Whether the last session was ended in good order, by either side.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.link, Link::Closed(_))
+    }
+
     /// Larger than every number used so far.
     pub(crate) fn numbers_end(&self) -> u64 {
         self.unr_next.max(self.ack.next_number()).max(self.nack.next_number())
