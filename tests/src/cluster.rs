@@ -44,8 +44,12 @@ pub struct Manager {
     pub normal: bool,
     /// Its process.
     pub pid: u32,
-    /// Operations that it has executed.
+    /// The view that it works in.
+    pub view: u64,
+    /// The last batch of operations that it has executed.
     pub executed: u64,
+    /// The last batch that is part of a stable checkpoint.
+    pub stable: u64,
 }
 
 impl Manager {
@@ -210,7 +214,9 @@ impl Cluster {
                 role: said["role"].as_str().unwrap_or_default().to_owned(),
                 normal: said["normal"] == true,
                 pid: said["pid"].as_u64().unwrap_or_default() as u32,
+                view: said["view"].as_u64().unwrap_or_default(),
                 executed: said["executed"].as_u64().unwrap_or_default(),
+                stable: said["stable"].as_u64().unwrap_or_default(),
             }
         });
         Some(Status {
@@ -299,6 +305,15 @@ impl Cluster {
         of_cluster(&self.group, &self.root)
     }
 
+    /// What a node's `agent` or `manager` has logged.
+    ///
+    /// # Panics
+    /// If it has not logged anything.
+    pub fn log(&self, node: u32, daemon: &str) -> String {
+        let path = self.root.join(format!("nodes/node{node}/{daemon}.log"));
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    }
+
     /// The hardcore's process.
     ///
     /// # Panics
@@ -310,8 +325,7 @@ impl Cluster {
 
     /// Ends every process of a node with SIGKILL, as a loss of power would; returns how many there were.
     pub fn kill_node(&self, node: u32) -> usize {
-        let victims: Vec<Process> =
-            self.processes().into_iter().filter(|p| p.node == Some(node)).collect();
+        let victims: Vec<Process> = self.processes().into_iter().filter(|p| p.node == Some(node)).collect();
         victims.iter().for_each(|p| p.signal(Signal::KILL));
         victims.len()
     }

@@ -35,9 +35,9 @@ pub(crate) fn of_cluster(group: &str, dir: &Path) -> Vec<Process> {
     pids.filter(|pid| *pid != std::process::id())
         .filter_map(|pid| {
             let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
-            let node = environ.split(|b| *b == 0).find_map(|v| {
-                std::str::from_utf8(v).ok()?.strip_prefix(&mark)?.parse().ok()
-            });
+            let node = environ
+                .split(|b| *b == 0)
+                .find_map(|v| std::str::from_utf8(v).ok()?.strip_prefix(&mark)?.parse().ok());
             let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
             let arguments: Vec<_> = command.split(|b| *b == 0).map(String::from_utf8_lossy).collect();
             let ours = node.is_some() || arguments.iter().any(|a| a == dir);

@@ -13,7 +13,12 @@ fn demo(args: &[&str]) -> Finished {
     println!("{}", told.stdout);
     place.assert_nothing_left();
     assert!(!place.dir().exists(), "the demonstration removes its cluster");
-    told.saying(&["bootstrapped: view ", "4 MPI ranks run on", "was submitted and accepted", "the cluster is down"])
+    told.saying(&[
+        "bootstrapped: view ",
+        "4 MPI ranks run on",
+        "was submitted and accepted",
+        "the cluster is down",
+    ])
 }
 
 #[test]
@@ -54,4 +59,19 @@ fn a_missing_compiler_is_named_with_the_remedy() {
     command.env("MPICC", "/nowhere/mpicc");
     system_tests::run(command).failed_saying(&["/nowhere/mpicc", "apt-get install mpich"]);
     assert!(ghidrah().exists() && !place.dir().exists());
+}
+
+#[test]
+fn an_interrupted_demonstration_leaves_nothing() {
+    let mut place = Cluster::prepare(Vec::new());
+    let mut command = place.command(["demo", "--seconds", "30"]);
+    command.env("MPICC", python().with_file_name("mpicc")).env("TMPDIR", place.scratch());
+    command.env("LD_LIBRARY_PATH", system_tests::mpich5_libraries());
+    let mut demo = Started::new(command);
+    demo.wait_for_output("4 MPI ranks run on", Duration::from_secs(40));
+    place.started();
+    demo.signal(rustix::process::Signal::INT);
+    let demo = demo.finish_within(Duration::from_secs(20));
+    assert_ne!(demo.code, 0, "{demo:#?}");
+    place.assert_nothing_left();
 }

@@ -22,13 +22,18 @@ fn finishes_right(pi: Started) {
     pi.finish().succeeded().saying(&["checksum OK"]);
 }
 
-/// Waits until the manager works again, in another process, and knows as much as it did before.
+/// Waits until the manager works again, in another process, with what it had on its disk. Batches above its
+/// last stable checkpoint are executed again only as they are needed.
 fn comes_back_with_its_memory(cluster: &Cluster, before: &Manager) {
     let back = wait_for("the killed manager is back", RETURN_WITHIN, || {
         let status = cluster.try_status()?;
         Some(status.manager(before.node).clone()).filter(|m| m.normal && m.pid != before.pid)
     });
-    assert!(back.executed >= before.executed, "{before:?} has come back as {back:?}");
+    assert!(back.view >= before.view, "{before:?} has come back as {back:?}");
+    assert!(back.executed >= before.stable, "{before:?} has come back as {back:?}");
+    let log = cluster.log(before.node, "manager");
+    let records = log.lines().filter_map(|l| l.split_once("back with its memory records=")?.1.parse().ok());
+    assert!(records.last().is_some_and(|n: u32| n > 0), "it has forgotten everything:\n{log}");
 }
 
 #[test]

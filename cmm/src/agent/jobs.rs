@@ -464,13 +464,16 @@ impl Jobs {
                     pipe.lines.take()
                 }
                 Ok(n) => {
-                    let whole = pipe.lines.push(&buffer[..n]);
-                    pipe.flush_at = (!pipe.lines.is_empty()).then(|| cx.now() + LINE_WAIT);
-                    whole
+                    // The end of a line may be in the pipe already: it is waited for from when that is empty.
+                    pipe.flush_at = None;
+                    pipe.lines.push(&buffer[..n])
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => {
                     pipe.ready = false;
+                    if !pipe.lines.is_empty() {
+                        pipe.flush_at.get_or_insert(cx.now() + LINE_WAIT);
+                    }
                     return;
                 }
             };

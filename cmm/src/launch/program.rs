@@ -18,7 +18,7 @@ pub enum LaunchError {
     #[error("no program given")]
     NoProgram,
     /// The working directory is not there, or cannot be entered.
-    #[error("working directory {path}: {source}", path = path.display())]
+    #[error("working directory {path}: {source}; choose one that every node has with --cwd", path = path.display())]
     WorkingDirectory {
         /// The directory.
         path: PathBuf,
@@ -26,7 +26,7 @@ pub enum LaunchError {
         source: io::Error,
     },
     /// A name without a slash, and no directory of `PATH` has it.
-    #[error("{program}: not found in PATH ({path})")]
+    #[error("{program}: not found in PATH ({path}); give its path, or a PATH that has it (--env PATH=…)")]
     NotInPath {
         /// The program's name.
         program: String,
@@ -34,16 +34,16 @@ pub enum LaunchError {
         path: String,
     },
     /// A path at which there is nothing.
-    #[error("{}: no such file", .0.display())]
+    #[error("{}: no such file; check the path, and that every node sees it", .0.display())]
     NoSuchFile(PathBuf),
     /// A directory, or a file without the permission to execute it.
-    #[error("{}: not an executable file", .0.display())]
+    #[error("{}: not an executable file; name a program (`chmod +x` makes a script one)", .0.display())]
     NotExecutable(PathBuf),
     /// Neither a binary of this machine nor a script.
-    #[error("{}: exec format error (neither a binary of this machine nor a script)", .0.display())]
+    #[error("{}: exec format error (neither a binary of this machine nor a script); build it for the nodes", .0.display())]
     ExecFormat(PathBuf),
     /// The file is there, but what its `#!` line or its ELF header names is not.
-    #[error("{}: its interpreter is missing", .0.display())]
+    #[error("{}: its interpreter is missing; install on every node what its first line or its ELF header names", .0.display())]
     NoInterpreter(PathBuf),
     /// Anything else.
     #[error("{}: {source}", path.display())]
@@ -199,7 +199,9 @@ mod tests {
         fs::write(dir.path().join("data"), "data").unwrap();
         let error = |program: &str, path| {
             let error = resolve(program, dir.path(), path).unwrap_err();
-            (error.to_string().replace(dir.path().to_str().unwrap(), "CWD"), error.shell_code())
+            let text = error.to_string().replace(dir.path().to_str().unwrap(), "CWD");
+            // What is wrong; the advice follows.
+            (text.split("; ").next().unwrap().to_owned(), error.shell_code())
         };
         assert_eq!(error("none", Some("/a:/b")), ("none: not found in PATH (/a:/b)".into(), 127));
         assert_eq!(error("./none", None), ("CWD/./none: no such file".into(), 127));

@@ -147,7 +147,9 @@ fn what_cannot_be_started_is_explained() {
     };
     let error = |argv: &[&str], cwd: &str| {
         let error = RankCommand { cwd: cwd.into(), ..command(&group, argv) }.spawn(&group).unwrap_err();
-        error.to_string().replace(dir.path().to_str().unwrap(), "DIR")
+        // What is wrong; the advice follows.
+        let text = error.to_string().replace(dir.path().to_str().unwrap(), "DIR");
+        text.split("; ").next().unwrap().to_owned()
     };
     let garbage = file("garbage", "MZ\0\x01");
     let script = file("script", "#!/no/such/interpreter\n");
