@@ -98,9 +98,6 @@ pub fn mpi_program(name: &str, mpi: Mpi) -> PathBuf {
         Mpi::Debian => Command::new("mpicc.mpich"),
     };
     compiler.args(["-O2", "-D_DEFAULT_SOURCE"]).arg(&source).arg("-o").arg(&next).arg("-lm");
-    if mpi == Mpi::Mpich5 {
-        compiler.arg(format!("-Wl,-rpath,{}", mpich5_libraries().display()));
-    }
     let output = compiler.output().unwrap_or_else(|e| panic!("{compiler:?}: {e}; `.ci/setup` installs it"));
     assert!(output.status.success(), "{compiler:?}: {}", String::from_utf8_lossy(&output.stderr));
     std::fs::rename(&next, &program).expect("both are in one directory");

@@ -8,7 +8,6 @@ fn demo(args: &[&str]) -> Finished {
     let place = Cluster::prepare(Vec::new());
     let mut command = place.command(["demo"].iter().chain(args));
     command.env("MPICC", python().with_file_name("mpicc")).env("TMPDIR", place.scratch());
-    command.env("LD_LIBRARY_PATH", system_tests::mpich5_libraries());
     let told = Started::new(command).finish_within(Duration::from_secs(90)).succeeded();
     println!("{}", told.stdout);
     place.assert_nothing_left();
@@ -66,7 +65,6 @@ fn an_interrupted_demonstration_leaves_nothing() {
     let mut place = Cluster::prepare(Vec::new());
     let mut command = place.command(["demo", "--seconds", "30"]);
     command.env("MPICC", python().with_file_name("mpicc")).env("TMPDIR", place.scratch());
-    command.env("LD_LIBRARY_PATH", system_tests::mpich5_libraries());
     let mut demo = Started::new(command);
     demo.wait_for_output("4 MPI ranks run on", Duration::from_secs(40));
     place.started();
