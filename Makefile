@@ -23,7 +23,7 @@ demo: build
 test: setup
 	@.ci/test
 
-bench: build
+bench: setup
 	cargo bench --workspace
 
 clean:

@@ -13,9 +13,11 @@ use crate::manager::ManagerStatus;
 use crate::output::Stream;
 use crate::user::{Heard, User};
 use cl::Clock;
+use cl::runtime::{self, Signals};
 use cmm_core::api::{JobId, JobSpec, JobState, JobView, NodeState, Op, Output, Reply};
 use cmm_core::identity::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -28,11 +30,13 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 const SERVICE_WITHIN: Duration = Duration::from_secs(2);
 /// How long a reset node may take to be back.
 const REJOIN_PATIENCE: Duration = Duration::from_secs(30);
+/// The exit code after Ctrl-C.
+const INTERRUPTED: u8 = 130;
 /// How long a killed manager may take to be back.
 const RETURN_PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn demo(layout: Layout, args: &DemoArgs) -> Outcome {
-    let story = Story::new();
+    let story = Story::new()?;
     let scratch = std::env::temp_dir().join(format!("ghidrah-demo-{}", std::process::id()));
     let given = layout.root() != Layout::default_root();
     let layout = if given { layout } else { Layout::new(scratch.join("cluster")) };
@@ -51,13 +55,13 @@ pub(super) fn demo(layout: Layout, args: &DemoArgs) -> Outcome {
         return outcome;
     }
     let stopped = local::stop(&layout, &config);
-    match (&outcome, &stopped) {
-        (Ok(()), Ok(_)) => {
-            story.say("the cluster is down; nothing of it runs any more");
-            let _ = std::fs::remove_dir_all(&scratch);
-            let _ = std::fs::remove_dir_all(layout.root());
-        }
-        _ => story.say(&format!("the logs are left in {}", layout.root().display())),
+    let failed = outcome.as_ref().is_err_and(|failure| failure.code != INTERRUPTED);
+    if failed || stopped.is_err() {
+        story.say(&format!("the logs are left in {}", layout.root().display()));
+    } else {
+        story.say("the cluster is down; nothing of it runs any more");
+        let _ = std::fs::remove_dir_all(&scratch);
+        let _ = std::fs::remove_dir_all(layout.root());
     }
     stopped?;
     outcome
@@ -129,7 +133,7 @@ fn tell(story: &Story, layout: &Layout, config: &Config, program: &Path, args: &
             return Err(failed(&format!("job {id} is {state}: {}", job.reason.unwrap_or_default())));
         }
     }
-    let other = wait_for_job(&user, second)?;
+    let other = wait_for_job(story, &user, second)?;
     let written = std::fs::read_to_string(&output).unwrap_or_default();
     let _ = std::fs::remove_file(&output);
     if other.state != JobState::Done || written.trim().is_empty() {
@@ -142,11 +146,11 @@ fn tell(story: &Story, layout: &Layout, config: &Config, program: &Path, args: &
         Victim::Primary | Victim::Backup => await_return(story, &user, victim)?,
         Victim::Node => await_rejoin(story, &user, victim)?,
     }
-    println!("\nThe managers' own log of it:");
+    line("\nThe managers' own log of it:");
     for event in events_from(&user, 0)?.iter().filter(|e| !e.kind.starts_with("node-up")) {
-        println!("  {}", render::event(event));
+        line(&format!("  {}", render::event(event)));
     }
-    println!();
+    line("");
     Ok(())
 }
 
@@ -201,6 +205,7 @@ fn follow(
     let mut checked = Instant::now();
     let mut job = one_job(user, id)?;
     while !done(&job) && deadline.is_none_or(|d| Instant::now() < d) {
+        story.check()?;
         match user.hear(Duration::from_millis(50)) {
             Some(Heard::Output(from, chunk)) => {
                 let text = String::from_utf8_lossy(&chunk.bytes).into_owned();
@@ -276,6 +281,7 @@ fn await_return(story: &Story, user: &User, node: NodeId) -> Outcome {
     let progress = Progress::new();
     let deadline = Instant::now() + RETURN_PATIENCE;
     while Instant::now() < deadline {
+        story.check()?;
         let managers = user.managers(Duration::from_millis(300))?;
         if managers.iter().any(|(n, s)| *n == node && s.as_ref().is_some_and(|s| s.normal)) {
             progress.end();
@@ -292,6 +298,7 @@ fn await_rejoin(story: &Story, user: &User, node: NodeId) -> Outcome {
     let progress = Progress::new();
     let deadline = Instant::now() + REJOIN_PATIENCE;
     while Instant::now() < deadline {
+        story.check()?;
         let nodes = all_nodes(user)?;
         if nodes.iter().any(|n| n.node == node && n.state == NodeState::Up && n.resets > 0) {
             progress.end();
@@ -305,9 +312,10 @@ fn await_rejoin(story: &Story, user: &User, node: NodeId) -> Outcome {
     Err(failed(&format!("{node} did not rejoin within {REJOIN_PATIENCE:?}")))
 }
 
-fn wait_for_job(user: &User, id: JobId) -> Result<JobView, Failure> {
+fn wait_for_job(story: &Story, user: &User, id: JobId) -> Result<JobView, Failure> {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
+        story.check()?;
         let job = one_job(user, id)?;
         if job.state.is_final() || Instant::now() > deadline {
             return Ok(job);
@@ -336,20 +344,38 @@ fn failed(text: &str) -> Failure {
 /// Lines for a person to follow: seconds since the start, time of day, what happened.
 struct Story {
     started: Instant,
+    signals: Signals,
 }
 
 impl Story {
-    fn new() -> Story {
-        Story { started: Instant::now() }
+    /// To be made before any thread starts, so that all of them leave these signals to us.
+    fn new() -> Result<Story, Failure> {
+        use runtime::Signal::{Hangup, Interrupt, Terminate};
+        let signals = Signals::new(&[Interrupt, Terminate, Hangup])
+            .map_err(|e| format!("cannot receive signals: {e}"))?;
+        Ok(Story { started: Instant::now(), signals })
     }
 
     fn say(&self, what: &str) {
         let clock = render::clock(Clock::new().now().as_nanos());
-        println!("[{:7.3} s  {clock}] {what}", self.started.elapsed().as_secs_f64());
+        line(&format!("[{:7.3} s  {clock}] {what}", self.started.elapsed().as_secs_f64()));
     }
 
-    fn output(&self, line: &str, stream: Stream) {
+    fn output(&self, text: &str, stream: Stream) {
         let mark = if stream == Stream::Err { "!" } else { "|" };
-        println!("{:27}{mark} {line}", "");
+        line(&format!("{:27}{mark} {text}", ""));
     }
+
+    /// An error if the user has had enough. The cluster has to be stopped first.
+    fn check(&self) -> Outcome {
+        match self.signals.next() {
+            Ok(Some(_)) => Err(Failure { code: INTERRUPTED, text: "interrupted".to_owned() }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Prints a line. If nobody reads it any more, the cluster has to be stopped all the same.
+fn line(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }

@@ -51,7 +51,7 @@ pub type Outcome = Result<(), Failure>;
 
 /// Parses the command line and carries it out.
 pub fn main() -> ExitCode {
-    // A reader that went away (`ghidrah queue | head`) ends us as it ends other programs.
+    end_when_nobody_reads();
     let cli = Cli::parse();
     let level = ["warn", "info", "debug"][usize::from(cli.verbose.min(2))];
     let filter = EnvFilter::try_from_env("GHIDRAH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
@@ -79,6 +79,22 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// A reader that went away (`ghidrah queue | head`) ends us as it ends other programs; that the answer cannot
+/// be written for another reason is an error and no panic. `println!` tells us of neither but by a panic.
+fn end_when_nobody_reads() {
+    let panic = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        match info.payload_as_str().and_then(|text| text.strip_prefix("failed printing to stdout: ")) {
+            Some(error) if error.starts_with("Broken pipe") => std::process::exit(128 + 13), // SIGPIPE
+            Some(error) => {
+                eprintln!("ghidrah: cannot write the answer: {error}; send it elsewhere or free space");
+                std::process::exit(74);
+            }
+            None => panic(info),
+        }
+    }));
 }
 
 /// Asks the group, and turns a refusal into a failure.
