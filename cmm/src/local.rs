@@ -122,6 +122,21 @@ pub fn start(layout: &Layout) -> Result<Child, String> {
         .map_err(at)
 }
 
+/// Stops a cluster that [`start`] has just started. Its hardcore may not have got so far yet that [`stop`]
+/// finds it.
+///
+/// # Errors
+/// As [`stop`].
+pub fn stop_started(layout: &Layout, config: &Config, mut hardcore: Child) -> Result<Stopped, String> {
+    // That it has ended already is no error.
+    let _ = kill_process(Pid::from_child(&hardcore), Signal::TERM);
+    let deadline = Instant::now() + DOWN_WAIT;
+    while matches!(hardcore.try_wait(), Ok(None)) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    stop(layout, config)
+}
+
 /// What [`stop`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {

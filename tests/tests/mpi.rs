@@ -12,7 +12,7 @@ fn a_benchmark_from_pypi_runs_to_its_end_over_four_nodes() {
     let program = imb();
     let mut args = FOUR_NODES.to_vec();
     args.extend(["--env", &libraries, program.to_str().unwrap()]);
-    args.extend(["-npmin", "4", "-msglog", "0:16", "-iter", "1000", "Allreduce", "Sendrecv"]);
+    args.extend(["-npmin", "4", "-msglog", "0:16", "-iter", "300", "Allreduce", "Sendrecv"]);
     let run = cluster.spawn(args).finish_within(Duration::from_secs(120)).succeeded();
     let run = run.saying(&["# Benchmarking Allreduce", "# Benchmarking Sendrecv", "# #processes = 4"]);
     assert!(run.stdout.trim_end().ends_with("# All processes entering MPI_Finalize"), "{run:#?}");

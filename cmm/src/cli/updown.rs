@@ -43,13 +43,14 @@ pub(super) fn up(layout: &Layout, args: &UpArgs) -> Outcome {
 
 /// Starts the cluster and waits until all its nodes have joined; stops it again if they do not.
 pub(super) fn start_and_wait(layout: &Layout, config: &Config, patience: Duration) -> Result<User, Failure> {
+    // What is wrong with our own files shows before anything runs.
+    let user = User::connect(layout)?;
     let mut hardcore = local::start(layout)?;
     let deadline = Instant::now() + patience;
     // A cluster that was up before remembers its nodes as up; what counts is that they join now.
     let since = cl::Clock::new().now().as_nanos();
     let progress = Progress::new();
-    let mut waited = || -> Result<User, Failure> {
-        let user = User::connect(layout)?;
+    let mut wait = || -> Outcome {
         loop {
             if let Ok(Some(status)) = hardcore.try_wait() {
                 let log = tail(&layout.hardcore_log());
@@ -63,7 +64,7 @@ pub(super) fn start_and_wait(layout: &Layout, config: &Config, patience: Duratio
                 0
             };
             if up == config.nodes.len() {
-                return Ok(user);
+                return Ok(());
             }
             if Instant::now() >= deadline {
                 return Err(format!(
@@ -76,14 +77,14 @@ pub(super) fn start_and_wait(layout: &Layout, config: &Config, patience: Duratio
             std::thread::sleep(Duration::from_millis(50));
         }
     };
-    let outcome = waited();
+    let outcome = wait();
     progress.end();
     if outcome.is_err()
-        && let Err(error) = local::stop(layout, config)
+        && let Err(error) = local::stop_started(layout, config, hardcore)
     {
         eprintln!("ghidrah: {error}");
     }
-    outcome
+    outcome.map(|()| user)
 }
 
 pub(super) fn down(layout: &Layout, args: &DownArgs) -> Outcome {
