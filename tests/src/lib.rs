@@ -14,7 +14,13 @@ pub use command::{Finished, Started, run};
 pub use processes::{Process, cpu_time};
 pub use programs::{Mpi, ghidrah, imb, mpi_program, mpich5_libraries, python, repository};
 
+use std::io::Write;
 use std::time::{Duration, Instant};
+
+/// Prints a measurement, also when the test passes: `println!` would be kept back then.
+pub fn report(measurement: &str) {
+    let _ = writeln!(std::io::stderr(), "measured: {measurement}");
+}
 
 /// Looks every 20 ms until `what` gives something.
 ///

@@ -204,3 +204,22 @@ impl Drop for SmallDisk {
         assert!(unmounted.is_ok_and(|s| s.success()) || std::thread::panicking());
     }
 }
+
+/// A stopped cluster in which a daemon's key is wrong: `up` says so and leaves nothing running.
+fn does_not_come_up(key: &str, words: &[&str]) {
+    let cluster = Cluster::start();
+    cluster.cli(["down"]).succeeded();
+    fs::set_permissions(cluster.dir().join("keys").join(key), fs::Permissions::from_mode(0o644)).unwrap();
+    cluster.cli(["up", "--wait", "3"]).failed_saying(words);
+    cluster.assert_nothing_left();
+}
+
+#[test]
+fn a_hardcore_that_cannot_start_says_why() {
+    does_not_come_up("hardcore.key", &["hardcore ended at once", "hardcore.key", "chmod 0600"]);
+}
+
+#[test]
+fn an_agent_that_cannot_start_is_missed() {
+    does_not_come_up("agent-node6.key", &["only 5 of 6 nodes", "agent.log"]);
+}

@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 use std::time::Duration;
-use system_tests::{Cluster, Manager, Options, Started, wait_for, wait_until};
+use system_tests::{Cluster, Manager, Options, Started, report, wait_for, wait_until};
 
 /// So soon after a manager's death submissions are accepted again.
 const SERVICE_WITHIN: Duration = Duration::from_secs(2);
@@ -13,7 +13,7 @@ const RETURN_WITHIN: Duration = Duration::from_secs(20);
 fn submission_is_accepted(cluster: &Cluster) -> u64 {
     let output = cluster.scratch().join("after.txt");
     let (job, after) = cluster.submit(&["-o", output.to_str().unwrap(), "/bin/hostname"]);
-    println!("a submission was accepted {:.0} ms after the fault", after.as_secs_f64() * 1e3);
+    report(&format!("a submission was accepted {:.0} ms after the fault", after.as_secs_f64() * 1e3));
     assert!(after < SERVICE_WITHIN, "accepted only after {after:?}");
     job
 }

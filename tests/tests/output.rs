@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
-use system_tests::Cluster;
+use system_tests::{Cluster, report};
 
 const RANKS: usize = 4;
 /// Lines of a rank, of 100 bytes: 20 MB in all.
@@ -41,7 +41,7 @@ fn assert_complete(output: &str) {
 fn twenty_megabytes_arrive_complete_and_each_rank_in_order() {
     let cluster = Cluster::start();
     let run = cluster.cli([vec!["run".to_owned()], writer()].concat()).succeeded();
-    println!("20 MB in {:.1} s", run.elapsed.as_secs_f64());
+    report(&format!("20 MB of output in {:.1} s", run.elapsed.as_secs_f64()));
     assert_complete(&run.stdout);
     cluster.down();
 }
