@@ -11,6 +11,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"GHJRNL01";
@@ -61,7 +62,8 @@ impl Journal {
     /// [`JournalError::Damaged`] for anything but a clean file or one cut short in its last record.
     pub fn open(path: &Path, sync: bool) -> Result<(Journal, Vec<Vec<u8>>), JournalError> {
         let io = |source| JournalError::Io { path: path.to_owned(), source };
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(io)?;
+        let mut file =
+            OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(io)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(io)?;
         if bytes.len() < MAGIC.len() {
@@ -115,7 +117,8 @@ impl Journal {
         }
         let next = self.path.with_extension("next");
         let write = || {
-            let mut file = File::create(&next)?;
+            let options = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).clone();
+            let mut file = options.open(&next)?;
             file.write_all(&bytes)?;
             if self.sync {
                 file.sync_all()?;

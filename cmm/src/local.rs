@@ -9,8 +9,9 @@ use cmm_core::identity::{NodeId, Role};
 use mml::Roster;
 use mml::roster::Plan;
 use rustix::process::{Pid, Signal, kill_process};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -55,6 +56,10 @@ pub fn create(layout: &Layout, name: &str, nodes: u32, cores: u32) -> Result<Con
         .to_owned(),
         address: net.address(role),
     };
+    // Keys, and in the journals every job's environment: nobody else's business.
+    std::fs::create_dir_all(root)
+        .and_then(|()| std::fs::set_permissions(root, Permissions::from_mode(0o700)))
+        .map_err(|e| at(root, e))?;
     std::fs::create_dir_all(layout.keys()).map_err(|e| at(&layout.keys(), e))?;
     Roster::generate(layout.keys(), &roles.map(plan).collect::<Vec<_>>()).map_err(|e| e.to_string())?;
     for node in config.node_ids() {
@@ -103,9 +108,15 @@ fn free_network(random: &[u8]) -> Result<Network, String> {
 ///
 /// # Errors
 /// If it runs already or does not start.
-pub fn start(layout: &Layout) -> Result<Child, String> {
+pub fn start(layout: &Layout, config: &Config) -> Result<Child, String> {
     let at = |e: std::io::Error| format!("cannot start the hardcore: {e}");
     drop(daemon::lock(layout)?);
+    if config.node_ids().iter().any(|n| !Group::node(&config.process_group(), &n.to_string()).is_empty()) {
+        return Err(format!(
+            "nodes of this cluster run without their hardcore, which has died; `ghidrah --dir {} down` ends them, then start it again",
+            layout.root().display()
+        ));
+    }
     let log = OpenOptions::new().create(true).append(true).open(layout.hardcore_log()).map_err(at)?;
     let program = std::env::current_exe().map_err(at)?.with_file_name("ghidrah-hardcore");
     if !program.exists() {

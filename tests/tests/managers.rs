@@ -57,6 +57,19 @@ fn the_primary_is_killed_and_a_new_one_takes_over() {
 }
 
 #[test]
+fn primaries_that_are_killed_one_after_the_other_are_replaced_equally_fast() {
+    let cluster = Cluster::start();
+    for _ in 0..5 {
+        let victim = cluster.status().primary().clone();
+        victim.signal(Signal::KILL);
+        let job = submission_is_accepted(&cluster);
+        assert_eq!(cluster.wait_for_job(job, Duration::from_secs(10))["state"], "done");
+        comes_back_with_its_memory(&cluster, &victim);
+    }
+    cluster.down();
+}
+
+#[test]
 fn a_backup_is_killed_and_no_view_change_is_needed() {
     let cluster = Cluster::start();
     let pi = cluster.compute_pi(&[], 5);

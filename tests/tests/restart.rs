@@ -4,6 +4,17 @@ use rustix::process::Signal;
 use std::time::Duration;
 use system_tests::{Cluster, wait_until};
 
+#[test]
+fn what_users_hand_in_is_nobody_elses_business() {
+    use std::os::unix::fs::PermissionsExt;
+    let cluster = Cluster::start();
+    cluster.cli(["run", "--env", "SECRET=xyzzy-4711", "/bin/true"]).succeeded();
+    let mode = |path: &std::path::Path| path.metadata().expect("it is there").permissions().mode() & 0o777;
+    assert_eq!(mode(cluster.dir()), 0o700);
+    assert_eq!(mode(&cluster.dir().join("nodes/node1/replica-1")), 0o600);
+    cluster.down();
+}
+
 fn history(cluster: &Cluster) -> Vec<(u64, String)> {
     let jobs = cluster.json(&["queue", "--all"]);
     let jobs = jobs.as_array().expect("an array").iter();
@@ -57,6 +68,9 @@ fn down_ends_what_a_dead_hardcore_has_left() {
         cluster.processes().iter().any(|p| p.command == "/bin/sleep 60")
     });
     cluster.hardcore().signal(Signal::KILL);
+    cluster.cli(["status"]).succeeded().saying(&["the hardcore does not run"]);
+    cluster.cli(["up"]).failed_saying(&["hardcore", "has died", "down"]);
+    assert!(cluster.processes().iter().any(|p| p.command == "/bin/sleep 60"), "the job was harmed");
     cluster.cli(["down"]).succeeded().saying(&["the hardcore", "had died"]);
     drop(job);
     cluster.assert_nothing_left();

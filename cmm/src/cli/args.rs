@@ -36,10 +36,17 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start a cluster, run an MPI job on it, kill the primary manager meanwhile, and show what happens.
+    #[command(
+        after_help = "Examples:\n  ghidrah demo\n  ghidrah demo --kill node --seconds 8\n  ghidrah demo --keep --dir /tmp/demo"
+    )]
     Demo(DemoArgs),
     /// Start a local cluster: every node a process tree of its own.
+    #[command(
+        after_help = "Examples:\n  ghidrah up\n  ghidrah --dir /tmp/c up --nodes 8 --cores 4\n\nOn a directory that holds a cluster, it is started again with its jobs and queue."
+    )]
     Up(UpArgs),
     /// Stop the local cluster and everything that runs on it.
+    #[command(after_help = "Examples:\n  ghidrah down\n  ghidrah --dir /tmp/c down --purge")]
     Down(DownArgs),
     /// Run an MPI program and show its output here; the exit code is the job's.
     #[command(after_help = RUN_HELP)]
@@ -48,16 +55,24 @@ pub enum Command {
     #[command(after_help = SUBMIT_HELP)]
     Submit(SubmitArgs),
     /// List jobs.
+    #[command(after_help = "Examples:\n  ghidrah queue\n  ghidrah queue --all --json")]
     Queue(QueueArgs),
     /// Show one job.
+    #[command(after_help = "Examples:\n  ghidrah job 7\n  ghidrah job 7 --wait && echo good")]
     Job(JobArgs),
     /// End jobs.
+    #[command(after_help = "Example:\n  ghidrah cancel 7 8")]
     Cancel(CancelArgs),
     /// List nodes.
+    #[command(after_help = "Example:\n  ghidrah nodes --json")]
     Nodes(JsonArgs),
     /// Show the managers: who is primary, in which view, who is silent.
+    #[command(
+        after_help = "Example:\n  ghidrah status\n\nEach line is that manager's own word; a silent one is shown as such."
+    )]
     Status(JsonArgs),
     /// Show what happened in the cluster.
+    #[command(after_help = "Examples:\n  ghidrah events --last 20\n  ghidrah events --follow --json")]
     Events(EventsArgs),
 }
 
@@ -67,7 +82,9 @@ const RUN_HELP: &str = "Examples:
   ghidrah run -n 2 python3 script.py        mpi4py; no mpiexec is needed
   ghidrah run -n 4 --requeue ./app          again from the start if a node dies
 
-The ranks get this shell's environment and working directory. Ctrl-C cancels the job.
+The ranks get this shell's environment (UTF-8 variables; with the arguments up to 48 KiB) and working
+directory, and nothing on standard input. Ctrl-C cancels the job; so does a terminal that takes no output
+for 20 s (Ctrl-Z).
 Exit code: the program's; 128 plus the signal if it was killed by one; 130 if cancelled.";
 
 const SUBMIT_HELP: &str = "Examples:

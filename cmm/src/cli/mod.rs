@@ -12,6 +12,7 @@ use crate::user::{Unanswered, User};
 use args::{Cli, Command};
 use clap::Parser;
 use cmm_core::api::{Op, Refusal, Reply};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
@@ -55,7 +56,12 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let level = ["warn", "info", "debug"][usize::from(cli.verbose.min(2))];
     let filter = EnvFilter::try_from_env("GHIDRAH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
     let layout = Layout::new(absolute(cli.dir.unwrap_or_else(Layout::default_root)));
     let outcome = match cli.command {
         Command::Demo(args) => demo::demo(layout, &args),

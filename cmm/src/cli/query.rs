@@ -2,6 +2,7 @@
 
 use super::args::{CancelArgs, EventsArgs, JobArgs, JsonArgs, QueueArgs};
 use super::{Failure, Outcome, PATIENCE, ask, render};
+use crate::daemon;
 use crate::layout::Layout;
 use crate::manager::ManagerStatus;
 use crate::user::User;
@@ -114,10 +115,13 @@ struct Status {
     nodes_up: usize,
     nodes: usize,
     jobs_active: usize,
+    /// Whether the hardcore runs: without it no dead node is reset.
+    hardcore: bool,
 }
 
 pub(super) fn status(layout: &Layout, args: &JsonArgs) -> Outcome {
     let user = User::connect(layout)?;
+    let hardcore = daemon::running(layout).is_some();
     let managers = user.managers(STATUS_PATIENCE)?;
     let agreed = agreed_view(&managers);
     // The managers' own words come first: they are what one needs when the group does not answer.
@@ -127,6 +131,11 @@ pub(super) fn status(layout: &Layout, args: &JsonArgs) -> Outcome {
             None => println!("no view that f+1 managers agree on"),
         }
         print!("{}", managers_table(&managers));
+        if !hardcore {
+            println!(
+                "the hardcore does not run: no dead node is reset; `ghidrah down` and `up` bring it back"
+            );
+        }
     }
     let nodes = all_nodes(&user)?;
     let jobs = all_jobs(&user, false)?;
@@ -139,6 +148,7 @@ pub(super) fn status(layout: &Layout, args: &JsonArgs) -> Outcome {
             nodes_up: up,
             nodes: nodes.len(),
             jobs_active: jobs.len(),
+            hardcore,
         });
     } else {
         println!("{up} of {} nodes up, {} jobs waiting or running", nodes.len(), jobs.len());

@@ -2,10 +2,10 @@
 
 use super::args::{JobOptions, RunArgs, SubmitArgs};
 use super::query::{exit_code, one_job, unexpected};
-use super::{Failure, Outcome, PATIENCE, ask, render};
+use super::{Failure, Outcome, ask, render};
 use crate::layout::Layout;
 use crate::output::Stream;
-use crate::user::{Heard, User};
+use crate::user::{Heard, Unanswered, User};
 use cl::runtime::{Signal, Signals};
 use cmm_core::api::{JobId, JobSpec, JobState, JobView, Op, Output, Reply};
 use serde::Serialize;
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// How long `run` waits for something to happen before it looks around.
 const TICK: Duration = Duration::from_millis(100);
+/// How long a submission may take: a cluster that recovers is waited for.
+const SUBMIT_PATIENCE: Duration = Duration::from_secs(30);
 /// How often `run` asks for its job's state, in case the word of its end was lost.
 const CHECK_PERIOD: Duration = Duration::from_secs(2);
 /// Variables of this shell that mean nothing, or the wrong thing, to the ranks.
@@ -26,11 +28,8 @@ pub(super) fn run(layout: &Layout, args: RunArgs) -> Outcome {
         .map_err(|e| format!("cannot receive signals: {e}"))?;
     let user = User::connect(layout)?;
     let spec = spec(args.job, user.listener())?;
-    let id = match ask(&user, Op::Submit(spec))? {
-        Reply::Submitted(id) => id,
-        other => return Err(unexpected(&other)),
-    };
-    let mut follow = Follow { progress: args.progress, state: None, printed: Instant::now() };
+    let id = submit_job(&user, spec)?;
+    let mut follow = Follow { progress: args.progress, state: None, printed: Instant::now(), silent: false };
     let mut checked = Instant::now();
     let mut interrupts = 0;
     let job = loop {
@@ -63,7 +62,9 @@ pub(super) fn run(layout: &Layout, args: RunArgs) -> Outcome {
             None if checked.elapsed() >= CHECK_PERIOD => {
                 checked = Instant::now();
                 // A group that does not answer just now may again soon; the job runs on meanwhile.
-                if let Ok(job) = one_job(&user, id) {
+                let answer = one_job(&user, id);
+                follow.answered(id, answer.is_ok());
+                if let Ok(job) = answer {
                     follow.show(&job);
                     if job.state.is_final() {
                         break job;
@@ -100,17 +101,27 @@ pub(super) fn submit(layout: &Layout, args: SubmitArgs) -> Outcome {
     let path = utf8(&path)?;
     let user = User::connect(layout)?;
     let spec = spec(args.job, Output::File { path: path.clone() })?;
-    match user.ask(Op::Submit(spec), PATIENCE)?? {
-        Reply::Submitted(id) => {
-            let output = path.replace("%j", &id.to_string());
-            if args.json {
-                render::json(&Submitted { job: id, output });
-            } else {
-                println!("job {id} submitted; output in {output}");
-            }
-            Ok(())
-        }
-        other => Err(unexpected(&other)),
+    let id = submit_job(&user, spec)?;
+    let output = path.replace("%j", &id.to_string());
+    if args.json {
+        render::json(&Submitted { job: id, output });
+    } else {
+        println!("job {id} submitted; output in {output}");
+    }
+    Ok(())
+}
+
+fn submit_job(user: &User, spec: JobSpec) -> Result<JobId, Failure> {
+    match user.ask(Op::Submit(spec), SUBMIT_PATIENCE) {
+        Ok(answer) => match answer? {
+            Reply::Submitted(id) => Ok(id),
+            other => Err(unexpected(&other)),
+        },
+        Err(error @ Unanswered::NoAnswer(_)) => Err(format!(
+            "{error}. The job may have been accepted all the same, and run when they are back: look at `ghidrah queue --all` before you submit it again"
+        )
+        .into()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -122,7 +133,8 @@ fn spec(options: JobOptions, output: Output) -> Result<JobSpec, Failure> {
     };
     let name = options.name.unwrap_or_else(|| {
         let program = Path::new(&options.argv[0]);
-        program.file_name().map_or_else(|| options.argv[0].clone(), |n| n.to_string_lossy().into_owned())
+        let file = program.file_name().map_or(options.argv[0].as_str().into(), |n| n.to_string_lossy());
+        file.chars().map(|c| if c.is_control() { '?' } else { c }).take(64).collect()
     });
     let mut env: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
@@ -171,9 +183,24 @@ struct Follow {
     progress: bool,
     state: Option<(JobState, u32)>,
     printed: Instant,
+    /// The managers did not answer when they were asked last.
+    silent: bool,
 }
 
 impl Follow {
+    fn answered(&mut self, id: JobId, answered: bool) {
+        if self.silent == answered {
+            self.silent = !answered;
+            if answered {
+                eprintln!("ghidrah: the managers answer again");
+            } else {
+                eprintln!(
+                    "ghidrah: the managers do not answer; job {id} may run on without word of it (Ctrl-C twice leaves it alone)"
+                );
+            }
+        }
+    }
+
     fn show(&mut self, job: &JobView) {
         let requeued = job.requeues > self.state.map_or(0, |(_, r)| r);
         if requeued {

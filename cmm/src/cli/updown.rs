@@ -5,10 +5,12 @@ use super::query::all_nodes;
 use super::{Failure, Outcome, render};
 use crate::config::Config;
 use crate::daemon;
+use crate::keys::Keyring;
 use crate::layout::Layout;
 use crate::local::{self, Stopped};
 use crate::user::User;
 use cmm_core::api::NodeState;
+use cmm_core::identity::Role;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,10 @@ pub(super) fn up(layout: &Layout, args: &UpArgs) -> Outcome {
     let config = if layout.config().exists() {
         drop(daemon::lock(layout)?);
         let config = Config::load(&layout.config()).map_err(|e| e.to_string())?;
+        let daemons = config.node_ids().into_iter().flat_map(|n| [Role::Agent(n), Role::Manager(n)]);
+        for role in daemons.chain([Role::Hardcore, Role::User(0)]) {
+            Keyring::load(layout, role)?;
+        }
         eprintln!(
             "starting the cluster {} in {} again, with what it remembers ({} nodes; --nodes, --cores and --name \
              are of no effect)",
@@ -45,7 +51,7 @@ pub(super) fn up(layout: &Layout, args: &UpArgs) -> Outcome {
 pub(super) fn start_and_wait(layout: &Layout, config: &Config, patience: Duration) -> Result<User, Failure> {
     // What is wrong with our own files shows before anything runs.
     let user = User::connect(layout)?;
-    let mut hardcore = local::start(layout)?;
+    let mut hardcore = local::start(layout, config)?;
     let deadline = Instant::now() + patience;
     // A cluster that was up before remembers its nodes as up; what counts is that they join now.
     let since = cl::Clock::new().now().as_nanos();

@@ -37,6 +37,8 @@ impl<S: StateMachine> Replica<S> {
             return Err(RecoverError::Contradiction(reason));
         }
         replica.effects.clear();
+        // What its view had executed before is not known; to call it fruitless would be a guess.
+        replica.executed_in_view = 1;
         replica.resume();
         Ok(replica)
     }

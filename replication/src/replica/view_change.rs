@@ -72,9 +72,7 @@ impl<S: StateMachine> Replica<S> {
     pub(super) fn leave(&mut self, next: View, reason: LeaveReason) {
         assert!(next > self.view, "views only grow");
         self.event(Event::LeftView { view: self.view, next, reason });
-        if self.executed_in_view == 0 {
-            self.fruitless = self.fruitless.saturating_add(1);
-        }
+        self.count_fruitless();
         self.executed_in_view = 0;
         let prepared = self.log.iter().filter_map(|(_, slot)| slot.certificate.clone()).collect();
         let body = ViewChange { view: next, stable: self.stable.clone(), prepared };
@@ -88,6 +86,16 @@ impl<S: StateMachine> Replica<S> {
         self.broadcast(&Message::ViewChange(signed));
         self.left_view();
         self.try_new_view();
+    }
+
+    /// Counts the view that ends as fruitless (k of 2.9) if it was never installed, or if this member would have
+    /// executed something of it. A spare, or a member without its state, executes nothing in the best of views:
+    /// if those counted, each view change would make it wait twice as long as the others for the next one.
+    fn count_fruitless(&mut self) {
+        let could_execute = self.is_active() && self.has_state();
+        if self.executed_in_view == 0 && (!self.normal() || could_execute) {
+            self.fruitless = self.fruitless.saturating_add(1);
+        }
     }
 
     pub(super) fn enter_changing(&mut self, next: View) {
@@ -264,8 +272,8 @@ impl<S: StateMachine> Replica<S> {
 
     fn install(&mut self, installed: InstalledView, stable: CheckpointProof) {
         let view = installed.new_view.body.view;
-        if view > self.view && self.normal() && self.executed_in_view == 0 {
-            self.fruitless = self.fruitless.saturating_add(1);
+        if view > self.view && self.normal() {
+            self.count_fruitless();
         }
         self.become_stable(stable);
         self.persist(Record::NewView(installed.clone()));

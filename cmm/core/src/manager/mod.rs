@@ -40,6 +40,9 @@ pub struct ManagerConfig {
     pub reset_retry_ns: u64,
 }
 
+/// Characters of a job's name: it stands in tables and in every event about the job.
+const NAME_MAX: usize = 64;
+
 /// Notices that one operation gave rise to, in order.
 pub type Notices = Vec<(PeerId, Notice)>;
 
@@ -155,7 +158,7 @@ impl Manager {
             Op::PartStarted(attempt) => self.part_started(node, attempt, out),
             Op::PartFailed { attempt, rank, code, reason } => {
                 if self.of_this_attempt(node, attempt) {
-                    let who = rank.map_or(format!("on {node}"), |r| format!("rank {r} on {node}"));
+                    let who = rank.map_or(node.to_string(), |r| format!("rank {r} on {node}"));
                     let code = if code == 0 { 1 } else { code };
                     self.stop(attempt.job, JobState::Failed, code, format!("{who}: {reason}"), out);
                 }
@@ -362,6 +365,14 @@ impl Manager {
         if spec.argv.first().is_none_or(String::is_empty) {
             return bad("no program was named".into());
         }
+        if spec.name.is_empty()
+            || spec.name.chars().count() > NAME_MAX
+            || spec.name.chars().any(char::is_control)
+        {
+            return bad(format!(
+                "a job's name must be 1 to {NAME_MAX} printable characters; choose one with --name"
+            ));
+        }
         if spec.ranks == 0 || spec.ranks_per_node == Some(0) {
             return bad("a job needs at least 1 rank, and at least 1 on each node".into());
         }
@@ -502,6 +513,8 @@ impl Manager {
         }
         job.ended = Some(now);
         job.exit_code = Some(code);
+        // It may hold secrets, it is most of a job's bytes, and nobody needs it any more.
+        job.spec.env = Vec::new();
         let text = match &job.reason {
             None => format!("job {id} is done"),
             Some(reason) => format!("job {id} {state}: {reason}"),

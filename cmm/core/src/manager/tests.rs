@@ -306,6 +306,8 @@ fn impossible_jobs_are_refused_with_the_next_step() {
         (spec(0), "at least 1"),
         (JobSpec { ranks_per_node: Some(1), ..spec(3) }, "at 1 to a node"),
         (JobSpec { argv: vec![], ..spec(1) }, "no program"),
+        (JobSpec { name: "a\nb".into(), ..spec(1) }, "printable"),
+        (JobSpec { name: "x".repeat(65), ..spec(1) }, "printable"),
         (JobSpec { cwd: "here".into(), ..spec(1) }, "absolute"),
     ] {
         let Err(Refusal::BadJob(text)) = b.user(Op::Submit(bad)) else { panic!("accepted") };

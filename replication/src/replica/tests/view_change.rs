@@ -202,6 +202,28 @@ fn who_waits_for_a_view_that_others_have_given_up_follows_them() {
 }
 
 #[test]
+fn primaries_that_die_one_after_the_other_are_replaced_equally_fast() {
+    let mut group = Group::new(4);
+    for round in 0..6 {
+        let primary = usize::from(group.config.primary(round).0);
+        group.submit(primary, 2 * round + 1, "before");
+        group.wait(1_000);
+        group.crash(primary);
+        for i in (0..4).filter(|i| *i != primary) {
+            group.submit(i, 2 * round + 2, "after");
+        }
+        // T_req = 500 ms, and the view change itself takes no time here.
+        group.wait(600);
+        for i in (0..4).filter(|i| *i != primary) {
+            assert_eq!(group.status(i).view, round + 1, "member {i} in round {round}");
+        }
+        // It comes back as a spare, which executes nothing, and is needed in the next round.
+        group.restart(primary);
+        group.wait(1_000);
+    }
+}
+
+#[test]
 fn an_old_view_change_is_resent_word_for_word() {
     let mut group = Group::new(4);
     group.loss = Box::new(|_, _, m| matches!(m, Message::ViewChange(_)));
