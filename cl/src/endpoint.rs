@@ -1,6 +1,6 @@
 //! [`Endpoint`]: one party's door to the network.
 
-mod config;
+pub(crate) mod config;
 mod stats;
 
 pub use config::{EndpointConfig, OpenError, TRANSPORT_VARIABLE, TransportChoice};

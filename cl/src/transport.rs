@@ -5,7 +5,7 @@ mod ring;
 mod socket;
 mod uring;
 
-use crate::endpoint::{EndpointConfig, OpenError, TransportChoice};
+use crate::endpoint::config::{EndpointConfig, OpenError, TransportChoice};
 use crate::pool::{Buf, Pool};
 pub(crate) use socket::UdpSocket;
 use std::fmt;

@@ -3,7 +3,7 @@
 use crate::config::{Config, MemberId, Rsn, View};
 use crate::keys::{Digest, Keys};
 use crate::message::{self, Message, Notify, Outcome, REQUEST_OVERHEAD_BYTES, Reply, Request, result_digest};
-use crate::notifications::{Inbox, Progress};
+use crate::notifications::{Inbox, Progress, nth_largest};
 use cl_base::{PeerId, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -357,14 +357,6 @@ impl Client {
             self.effects.push_back(ClientEffect::Outvoted { member });
         }
     }
-}
-
-/// The n-th largest, counted from 1. With n = w and values that only grow at correct members, at least one
-/// correct member claims this much.
-pub(crate) fn nth_largest(values: impl Iterator<Item = u64>, n: usize) -> Option<u64> {
-    let mut values: Vec<u64> = values.collect();
-    values.sort_unstable_by(|a, b| b.cmp(a));
-    values.get(n - 1).copied()
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! The receiving end of notifications: voted on, in order, each once.
 
-use crate::client::nth_largest;
 use crate::config::MemberId;
 use crate::keys::Domain;
 use crate::keys::{Digest, hash};
@@ -156,6 +155,14 @@ impl Inbox {
             progress.extend(liars.into_iter().map(Progress::Liar));
         }
     }
+}
+
+/// The n-th largest, counted from 1. With n = w and values that only grow at correct members, at least one
+/// correct member claims this much.
+pub(crate) fn nth_largest(values: impl Iterator<Item = u64>, n: usize) -> Option<u64> {
+    let mut values: Vec<u64> = values.collect();
+    values.sort_unstable_by(|a, b| b.cmp(a));
+    values.get(n - 1).copied()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Judges: what must hold whatever happens, seen from outside.
 
 use crate::ledger::{Ledger, results};
-use crate::world::ROGUE;
+use crate::plan::ROGUE;
 use cl_base::{PeerId, Time};
 use replication::{Digest, Event, MemberId};
 use std::collections::BTreeMap;

@@ -1,8 +1,11 @@
 //! What goes wrong in a run, drawn from its seed.
 
-use cl_base::Rng;
+use cl_base::{PeerId, Rng};
 use replication::Mutation;
 use std::time::Duration;
+
+/// The faulty client.
+pub(crate) const ROGUE: PeerId = PeerId::new(90, 0);
 
 /// What the one Byzantine member does, all the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use crate::byzantine::{rogue_request, twin_of};
 use crate::host::{Host, Output};
 use crate::judge::{Judge, Report};
 use crate::ledger::{Command, Ledger, Op};
-use crate::plan::{Byzantine, Fault, Plan, Sabotage};
+use crate::plan::{Byzantine, Fault, Plan, ROGUE, Sabotage};
 use cl_base::codec;
 use cl_base::{PeerId, Rng, Time};
 use replication::{Client, ClientEffect, Config, Event, MemberId, Mode, Ticket, message};
@@ -28,9 +28,6 @@ pub struct Options {
 
 /// The beginning of time in every run.
 const EPOCH: Time = Time::from_nanos(1_700_000_000_000_000_000);
-
-/// The faulty client.
-pub(crate) const ROGUE: PeerId = PeerId::new(90, 0);
 
 /// After the heal everything must be complete within this time. The worst wait is a new-view time-out that
 /// was doubled a few times while the faults lasted.
