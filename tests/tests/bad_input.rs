@@ -205,21 +205,37 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A stopped cluster in which a daemon's key is wrong: `up` says so and leaves nothing running.
-fn does_not_come_up(key: &str, words: &[&str]) {
+/// A stopped cluster in which something is spoilt: `up` says what, and leaves nothing running.
+fn does_not_come_up(spoil: impl Fn(&Path), words: &[&str]) {
     let cluster = Cluster::start();
     cluster.cli(["down"]).succeeded();
-    fs::set_permissions(cluster.dir().join("keys").join(key), fs::Permissions::from_mode(0o644)).unwrap();
+    spoil(cluster.dir());
     cluster.cli(["up", "--wait", "3"]).failed_saying(words);
     cluster.assert_nothing_left();
 }
 
 #[test]
+fn a_key_that_others_can_read_is_refused_at_once() {
+    let open = |dir: &Path| {
+        fs::set_permissions(dir.join("keys/agent-node6.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    };
+    does_not_come_up(open, &["agent-node6.key", "chmod 0600"]);
+}
+
+#[test]
 fn a_hardcore_that_cannot_start_says_why() {
-    does_not_come_up("hardcore.key", &["hardcore ended at once", "hardcore.key", "chmod 0600"]);
+    let without_address = |dir: &Path| {
+        let path = dir.join("keys/roster.toml");
+        let roster = fs::read_to_string(&path).unwrap();
+        let rest: Vec<&str> = roster.lines().filter(|l| !l.contains(":7100")).collect();
+        assert_eq!(rest.len() + 1, roster.lines().count());
+        fs::write(path, rest.join("\n")).unwrap();
+    };
+    does_not_come_up(without_address, &["hardcore ended at once", "gives hardcore no address"]);
 }
 
 #[test]
 fn an_agent_that_cannot_start_is_missed() {
-    does_not_come_up("agent-node6.key", &["only 5 of 6 nodes", "agent.log"]);
+    let damaged = |dir: &Path| fs::write(dir.join("nodes/node6/bootstrap"), "not a journal").unwrap();
+    does_not_come_up(damaged, &["only 5 of 6 nodes", "agent.log"]);
 }
