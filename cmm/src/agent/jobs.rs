@@ -200,7 +200,7 @@ impl Jobs {
             Some(job) => {
                 tracing::info!(%attempt, reason, "kill");
                 job.state.kill();
-                job.stragglers_at.get_or_insert(cx.now());
+                self.check(cx, attempt);
             }
             // Never started, or long gone.
             None => self.ops.push_back(Op::PartEnded { attempt }),
@@ -419,18 +419,17 @@ impl Jobs {
             Ok::<Token, std::io::Error>(token)
         };
         let watched = || -> std::io::Result<Rank> {
-            let out = watch(&process.stdout, Source::Output(Stream::Out))?;
-            let err = watch(&process.stderr, Source::Output(Stream::Err))?;
-            let pmi = watch(&process.pmi, Source::Pmi)?;
-            let pipe = |file: &File, token| -> std::io::Result<Pipe> {
+            // Each descriptor is watched, read and given up by the same copy.
+            let mut pipe = |file: &File, stream| -> std::io::Result<(Stream, Pipe)> {
                 let file = file.try_clone()?;
-                Ok(Pipe { file, token, lines: Lines::default(), ready: true, open: true, flush_at: None })
+                let token = watch(&file, Source::Output(stream))?;
+                let lines = Lines::default();
+                Ok((stream, Pipe { file, token, lines, ready: true, open: true, flush_at: None }))
             };
-            let pipes = BTreeMap::from([
-                (Stream::Out, pipe(&process.stdout, out)?),
-                (Stream::Err, pipe(&process.stderr, err)?),
-            ]);
+            let pipes =
+                BTreeMap::from([pipe(&process.stdout, Stream::Out)?, pipe(&process.stderr, Stream::Err)?]);
             let stream = process.pmi.try_clone()?;
+            let pmi = watch(&stream, Source::Pmi)?;
             Ok(Rank { process, exited: false, pipes, pmi: Some((stream, pmi)) })
         };
         match watched() {
