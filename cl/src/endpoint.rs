@@ -15,7 +15,7 @@ use cl_base::{PeerId, Time};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 /// Addresses remembered for one peer: as many as it plausibly has network interfaces.
@@ -130,7 +130,7 @@ impl Endpoint {
         let (transport, reason) = transport::open(&config, choice, mtu, &pool)?;
         let clock = Clock::new();
         tracing::info!(
-            me = %config.me, addr = %transport.socket().local_addr(), transport = %transport.kind(), mtu, reason,
+            me = %config.me, addr = %transport.local_addr(), transport = %transport.kind(), mtu, reason,
             "endpoint open"
         );
         Ok(Endpoint {
@@ -158,7 +158,7 @@ impl Endpoint {
 
     /// The address the socket is bound to.
     pub fn local_addr(&self) -> SocketAddr {
-        self.transport.socket().local_addr()
+        self.transport.local_addr()
     }
 
     /// The largest datagram in bytes, `cl`'s header included.
@@ -174,7 +174,7 @@ impl Endpoint {
     /// Bytes of arrivals the socket holds until they are polled, by the system's count, which is about
     /// twice the contents. What exceeds it is lost.
     pub fn receive_buffer(&self) -> usize {
-        self.transport.socket().receive_buffer()
+        self.transport.receive_buffer()
     }
 
     /// What carries the datagrams.
@@ -342,7 +342,7 @@ impl Endpoint {
                 let mut all = [IoSlice::new(&[]); PARTS_MAX + 1];
                 all[0] = IoSlice::new(&header);
                 all[1..=parts.len()].copy_from_slice(parts);
-                match self.transport.socket().send_parts(addr, &all[..=parts.len()]) {
+                match self.transport.send(addr, &all[..=parts.len()]) {
                     Ok(()) => {
                         self.stats.messages_sent += 1;
                         self.stats.datagrams_sent += 1;
@@ -374,7 +374,7 @@ impl Endpoint {
 
     /// The descriptor that becomes writable when the socket takes datagrams again.
     pub(crate) fn writable_fd(&self) -> RawFd {
-        self.transport.socket().as_raw_fd()
+        self.transport.writable_fd()
     }
 
     /// The clock that [`Endpoint::deadline`] goes by.
@@ -413,7 +413,7 @@ impl Endpoint {
             let index = outgoing.next;
             let header = Repr { source: self.me, destination: to, message, geometry, index }.to_bytes();
             let contents = &buf[geometry.range(index)];
-            match self.transport.socket().send_parts(addr, &[IoSlice::new(&header), IoSlice::new(contents)]) {
+            match self.transport.send(addr, &[IoSlice::new(&header), IoSlice::new(contents)]) {
                 Ok(()) => {
                     outgoing.next += 1;
                     self.stats.datagrams_sent += 1;
@@ -436,7 +436,7 @@ impl Endpoint {
         let len = buf.len() as u64;
         let header = Repr { source: self.me, destination: to, message, geometry, index: 0 }.to_bytes();
         buf.prepend(HEADER_LEN).copy_from_slice(&header);
-        let sent = self.transport.socket().send(addr, buf);
+        let sent = self.transport.send(addr, &[IoSlice::new(buf)]);
         buf.advance(HEADER_LEN);
         match sent {
             Ok(()) => {

@@ -43,7 +43,7 @@ fn what_a_busy_network_refuses_is_sent_later_in_order_and_beyond_a_bound_handed_
     let (mut a, mut b) = (Endpoint::open(config(me)).unwrap(), Endpoint::open(config(peer)).unwrap());
     a.resolve(peer, b.local_addr());
     let busy = |a: &Endpoint, n| {
-        a.transport.socket().refuse.store(n, std::sync::atomic::Ordering::Relaxed);
+        a.transport.refuse_sends(n);
     };
     // Each is of several fragments.
     let message = |a: &Endpoint, n: usize| a.alloc_copy(&[n as u8; 2500]).unwrap();

@@ -7,9 +7,9 @@ mod uring;
 
 use crate::endpoint::config::{EndpointConfig, OpenError, TransportChoice};
 use crate::pool::{Buf, Pool};
-pub(crate) use socket::UdpSocket;
+use socket::UdpSocket;
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
@@ -43,13 +43,20 @@ pub(crate) enum Recv {
     Failed,
 }
 
-/// Unreliable datagrams over a UDP socket, without waiting: how they are received. Sending is a plain call
-/// everywhere, for that is the fastest way.
+/// Unreliable datagrams of at most the MTU, without waiting. Addresses are those of UDP whatever carries the
+/// datagrams, so that a peer is named alike over all of them.
 pub(crate) trait Transport: Send {
     fn kind(&self) -> TransportKind;
 
-    /// The socket, to send on.
-    fn socket(&self) -> &UdpSocket;
+    /// The address datagrams are received at.
+    fn local_addr(&self) -> SocketAddr;
+
+    /// Bytes of arrivals held until they are received; what exceeds it is lost.
+    fn receive_buffer(&self) -> usize;
+
+    /// Sends one datagram made of `parts`, which are the caller's again on return. A transient error
+    /// ([`is_transient`]) means that nothing was sent and that the same call may succeed later.
+    fn send(&mut self, to: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()>;
 
     /// The next datagram.
     fn recv(&mut self, pool: &Pool) -> Recv;
@@ -57,9 +64,16 @@ pub(crate) trait Transport: Send {
     /// Becomes readable when [`Transport::recv`] may have something.
     fn readable_fd(&self) -> RawFd;
 
+    /// Becomes writable when [`Transport::send`] may take datagrams again.
+    fn writable_fd(&self) -> RawFd;
+
     /// Sees to it that arrivals make [`Transport::readable_fd`] readable. False if something has arrived
     /// already. Called when `recv` has had nothing.
     fn prepare_park(&mut self, pool: &Pool) -> bool;
+
+    /// Test hook: so many sends are refused as if the network were busy.
+    #[cfg(test)]
+    fn refuse_sends(&self, count: u32);
 }
 
 /// True for an error that means "later".

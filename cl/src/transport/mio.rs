@@ -1,7 +1,8 @@
 use super::{Recv, Transport, TransportKind, UdpSocket};
 use crate::header::HEADER_LEN;
 use crate::pool::{Buf, HEADROOM, Pool};
-use std::io;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 
 /// UDP with one non-blocking call for each datagram: works everywhere, and is the fastest way for a
@@ -24,8 +25,16 @@ impl Transport for Mio {
         TransportKind::Mio
     }
 
-    fn socket(&self) -> &UdpSocket {
-        &self.socket
+    fn local_addr(&self) -> SocketAddr {
+        self.socket.local_addr()
+    }
+
+    fn receive_buffer(&self) -> usize {
+        self.socket.receive_buffer()
+    }
+
+    fn send(&mut self, to: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        self.socket.send(to, parts)
     }
 
     fn recv(&mut self, pool: &Pool) -> Recv {
@@ -36,9 +45,18 @@ impl Transport for Mio {
         self.socket.as_raw_fd()
     }
 
+    fn writable_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
     fn prepare_park(&mut self, _pool: &Pool) -> bool {
         // epoll itself tells of what arrives after the last call of `recv`.
         true
+    }
+
+    #[cfg(test)]
+    fn refuse_sends(&self, count: u32) {
+        self.socket.refuse_sends(count);
     }
 }
 

@@ -11,7 +11,7 @@ pub(crate) struct UdpSocket {
     receive_buffer: usize,
     /// So many sends are refused as if the network were busy.
     #[cfg(test)]
-    pub(crate) refuse: std::sync::atomic::AtomicU32,
+    refuse: std::sync::atomic::AtomicU32,
 }
 
 impl UdpSocket {
@@ -47,18 +47,19 @@ impl UdpSocket {
         self.receive_buffer
     }
 
-    /// Sends one datagram.
-    pub(crate) fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+    /// Sends one datagram made of `parts`.
+    pub(crate) fn send(&self, to: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()> {
         #[cfg(test)]
         self.refuse_for_test()?;
-        self.socket.send_to(datagram, to).map(drop)
+        if let [whole] = parts {
+            return self.socket.send_to(whole, to).map(drop);
+        }
+        socket2::SockRef::from(&self.socket).send_to_vectored(parts, &SockAddr::from(to)).map(drop)
     }
 
-    /// Sends one datagram made of `parts`.
-    pub(crate) fn send_parts(&self, to: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()> {
-        #[cfg(test)]
-        self.refuse_for_test()?;
-        socket2::SockRef::from(&self.socket).send_to_vectored(parts, &SockAddr::from(to)).map(drop)
+    #[cfg(test)]
+    pub(crate) fn refuse_sends(&self, count: u32) {
+        self.refuse.store(count, std::sync::atomic::Ordering::Relaxed);
     }
 
     #[cfg(test)]

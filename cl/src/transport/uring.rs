@@ -2,7 +2,8 @@ use super::mio::recv_directly;
 use super::ring::{Completion, Ring};
 use super::{Recv, Transport, TransportKind, UdpSocket};
 use crate::pool::{Buf, Pool};
-use std::io;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 
 /// UDP received through io_uring once the caller sleeps: one multishot receive fills pool buffers, and
@@ -44,8 +45,16 @@ impl Transport for Uring {
         TransportKind::Uring
     }
 
-    fn socket(&self) -> &UdpSocket {
-        &self.socket
+    fn local_addr(&self) -> SocketAddr {
+        self.socket.local_addr()
+    }
+
+    fn receive_buffer(&self) -> usize {
+        self.socket.receive_buffer()
+    }
+
+    fn send(&mut self, to: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        self.socket.send(to, parts)
     }
 
     fn recv(&mut self, pool: &Pool) -> Recv {
@@ -89,6 +98,10 @@ impl Transport for Uring {
         self.ring.as_raw_fd()
     }
 
+    fn writable_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
     fn prepare_park(&mut self, _pool: &Pool) -> bool {
         if self.mode == Mode::Direct {
             if let Err(error) = self.ring.enable() {
@@ -103,5 +116,10 @@ impl Transport for Uring {
         self.bell_on = true;
         // Without a receive pending there is no buffer for one; waiting for one is the caller's affair.
         !self.ring.is_armed() || !self.ring.has_work()
+    }
+
+    #[cfg(test)]
+    fn refuse_sends(&self, count: u32) {
+        self.socket.refuse_sends(count);
     }
 }
