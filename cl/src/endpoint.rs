@@ -8,9 +8,11 @@ pub use stats::{Drops, Stats};
 
 use crate::clock::Clock;
 use crate::header::{Geometry, HEADER_LEN, HeaderError, Repr};
+use crate::inject;
 use crate::pool::{Buf, Exhausted, Pool};
 use crate::reassembly::{Outcome, Reassembly, TIMEOUT};
 use crate::transport::{self, Recv, Transport, TransportKind};
+use cl_base::faults::FaultCounts;
 use cl_base::{PeerId, Time};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
@@ -125,10 +127,12 @@ impl Endpoint {
     /// [`OpenError`] says which of these failed, and why.
     pub fn open(config: EndpointConfig) -> Result<Endpoint, OpenError> {
         let choice = config.transport.or_from_environment()?;
+        let injection = config.faults_or_from_environment()?;
         let mtu = config.mtu_checked()?;
         let pool = Pool::new(&config.pool).map_err(OpenError::Pool)?;
         let (transport, reason) = transport::open(&config, choice, mtu, &pool)?;
         let clock = Clock::new();
+        let transport = inject::wrap(transport, injection, config.me, clock);
         tracing::info!(
             me = %config.me, addr = %transport.local_addr(), transport = %transport.kind(), mtu, reason,
             "endpoint open"
@@ -367,6 +371,11 @@ impl Endpoint {
         stats
     }
 
+    /// Faults injected on purpose so far, if any were asked for ([`EndpointConfig::faults`]).
+    pub fn faults(&self) -> Option<FaultCounts> {
+        self.transport.faults()
+    }
+
     /// The descriptor that becomes readable when there may be something to poll.
     pub(crate) fn readable_fd(&self) -> RawFd {
         self.transport.readable_fd()
@@ -390,7 +399,7 @@ impl Endpoint {
 
     /// When the endpoint wants to be polled though nothing arrives.
     pub(crate) fn deadline(&self) -> Time {
-        self.next_expiry
+        self.next_expiry.min(self.transport.deadline())
     }
 
     /// True if something may be waiting that could not be received for want of a buffer.

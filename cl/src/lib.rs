@@ -13,6 +13,7 @@
 //!   progress calls.
 //! - **Transports are chosen at start**, io_uring where there is one, and say why ([`Endpoint::transport_reason`]).
 //! - **Hostile bytes cost a counter** ([`Stats`]), never memory without bound, never a panic.
+//! - **Faults can be asked for**, on any transport and in shipped programs ([`Injection`]).
 //!
 //! Two parties play ping-pong:
 //!
@@ -52,6 +53,7 @@
 
 mod clock;
 mod endpoint;
+mod inject;
 mod pool;
 mod reassembly;
 mod sys;
@@ -67,5 +69,6 @@ pub use endpoint::{
     TransportChoice,
 };
 pub use header::{HEADER_LEN, MESSAGE_LEN_MAX};
+pub use inject::{FAULTS_VARIABLE, Injection, InjectionError, Side};
 pub use pool::{Buf, Exhausted, HEADROOM, Pool, PoolConfig, SizeClass};
 pub use transport::TransportKind;

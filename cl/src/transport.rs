@@ -7,6 +7,8 @@ mod uring;
 
 use crate::endpoint::config::{EndpointConfig, OpenError, TransportChoice};
 use crate::pool::{Buf, Pool};
+use cl_base::Time;
+use cl_base::faults::FaultCounts;
 use socket::UdpSocket;
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -70,6 +72,16 @@ pub(crate) trait Transport: Send {
     /// Sees to it that arrivals make [`Transport::readable_fd`] readable. False if something has arrived
     /// already. Called when `recv` has had nothing.
     fn prepare_park(&mut self, pool: &Pool) -> bool;
+
+    /// When [`Transport::recv`] wants to be called though nothing has arrived.
+    fn deadline(&self) -> Time {
+        Time::MAX
+    }
+
+    /// Faults injected on purpose, if there is an injector.
+    fn faults(&self) -> Option<FaultCounts> {
+        None
+    }
 
     /// Test hook: so many sends are refused as if the network were busy.
     #[cfg(test)]

@@ -1,4 +1,5 @@
 use crate::header::HEADER_LEN;
+use crate::inject::{FAULTS_VARIABLE, Injection, InjectionError};
 use crate::pool::PoolConfig;
 use cl_base::PeerId;
 use std::io;
@@ -70,6 +71,8 @@ pub struct EndpointConfig {
     pub pool: PoolConfig,
     /// Bytes the socket buffers for sending and for receiving, as far as the system allows.
     pub socket_buffer: usize,
+    /// Faults to inject on purpose, if any; the environment variable [`FAULTS_VARIABLE`] overrides it.
+    pub faults: Option<Injection>,
     /// Test hook: as if the system had refused io_uring with this error.
     #[doc(hidden)]
     pub refuse_uring: Option<io::ErrorKind>,
@@ -85,7 +88,20 @@ impl EndpointConfig {
             mtu: None,
             pool: PoolConfig::default(),
             socket_buffer: 4 << 20,
+            faults: None,
             refuse_uring: None,
+        }
+    }
+
+    /// The faults to inject: these, unless [`FAULTS_VARIABLE`] says otherwise.
+    pub(super) fn faults_or_from_environment(&self) -> Result<Option<Injection>, OpenError> {
+        match std::env::var_os(FAULTS_VARIABLE) {
+            None => Ok(self.faults),
+            Some(value) => {
+                let value = value.to_string_lossy();
+                let injection = value.parse().map_err(|e| OpenError::Faults(value.into_owned(), e))?;
+                Ok(Some(injection))
+            }
         }
     }
 
@@ -103,6 +119,11 @@ pub enum OpenError {
     /// The environment variable names no transport.
     #[error("{TRANSPORT_VARIABLE}={0:?} names no transport: use uring, mio or auto")]
     UnknownTransport(String),
+    /// The environment variable does not describe faults.
+    #[error(
+        "{FAULTS_VARIABLE}={0:?}: {1} (an example: drop=1%,delay=2ms@5%,corrupt=1e-6/byte,seed=7,side=out)"
+    )]
+    Faults(String, #[source] InjectionError),
     /// The MTU is out of range.
     #[error("an MTU of {0} bytes is not within {MTU_MIN}..={MTU_MAX}")]
     Mtu(usize),
