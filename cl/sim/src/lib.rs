@@ -20,7 +20,7 @@
 //! struct Talker { peer: PeerId, say: u8, heard: Option<u8>, again: Time }
 //!
 //! impl Party for Talker {
-//!     fn on_datagram(&mut self, _: Time, _: PeerId, bytes: &[u8]) {
+//!     fn on_datagram(&mut self, _: Time, _: PeerId, bytes: Vec<u8>) {
 //!         self.heard = Some(bytes[0]);
 //!     }
 //!     fn on_deadline(&mut self, _: Time) {}

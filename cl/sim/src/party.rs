@@ -6,7 +6,7 @@ use cl_base::{PeerId, Time};
 /// [`Party::next_deadline`].
 pub trait Party {
     /// A datagram has arrived. The network may have changed any byte of it.
-    fn on_datagram(&mut self, now: Time, from: PeerId, bytes: &[u8]);
+    fn on_datagram(&mut self, now: Time, from: PeerId, bytes: Vec<u8>);
 
     /// The deadline has come.
     fn on_deadline(&mut self, now: Time);
@@ -20,7 +20,7 @@ pub trait Party {
 }
 
 impl<P: Party + ?Sized> Party for Box<P> {
-    fn on_datagram(&mut self, now: Time, from: PeerId, bytes: &[u8]) {
+    fn on_datagram(&mut self, now: Time, from: PeerId, bytes: Vec<u8>) {
         (**self).on_datagram(now, from, bytes);
     }
 

@@ -242,7 +242,7 @@ impl<P: Party> World<P> {
         let slot = self.slots.get_mut(&datagram.to);
         self.network.delivered(self.now, &datagram, slot.is_some());
         if let Some(slot) = slot {
-            slot.party.on_datagram(self.now, datagram.from, &datagram.bytes);
+            slot.party.on_datagram(self.now, datagram.from, datagram.bytes);
             self.touched.insert(datagram.to);
         }
     }

@@ -36,7 +36,8 @@ pub enum Hold {
     Behind(u32),
 }
 
-/// A change of one to four neighbouring bytes, every one of which is different afterwards.
+/// A change of one to four neighbouring bytes, every one of which is different afterwards: an error burst of
+/// at most 32 bits, which a CRC of 32 bits never misses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Damage {
     at: usize,
