@@ -1,42 +1,61 @@
 //! [`Endpoint`]: one party's door to the network.
 
 pub(crate) mod config;
+mod network;
+mod peers;
 mod stats;
 
-pub use config::{EndpointConfig, OpenError, TRANSPORT_VARIABLE, TransportChoice};
+pub use config::{
+    EndpointConfig, OpenError, SharedMemory, SharedMemoryConfig, TRANSPORT_VARIABLE, TransportChoice,
+};
+pub(crate) use network::PARTS_MAX;
+pub use peers::Path;
 pub use stats::{Drops, Stats};
 
 use crate::clock::Clock;
-use crate::header::{Geometry, HEADER_LEN, HeaderError, Repr};
 use crate::inject;
 use crate::pool::{Buf, Exhausted, Pool};
-use crate::reassembly::{Outcome, Reassembly, TIMEOUT};
-use crate::transport::{self, Recv, Transport, TransportKind};
+use crate::shm::{ChannelEvent, ChannelId, Shm, ShmRecv};
+use crate::transport::{self, TransportKind};
 use cl_base::faults::FaultCounts;
 use cl_base::{PeerId, Time};
-use std::collections::{HashMap, VecDeque};
+use network::{Ended, Network};
+use peers::Peers;
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// Addresses remembered for one peer: as many as it plausibly has network interfaces.
-const ADDRESSES_PER_PEER_MAX: usize = 8;
-/// Messages that wait for the socket to take them before `send` reports back-pressure. Enough to ride out
-/// a full socket buffer; a longer queue would only hide that the network is slower than the sender.
-const BACKLOG_MAX: usize = 64;
-/// Datagrams that one call of `poll` may refuse or put to others before it lets the caller go on.
-const DATAGRAMS_PER_POLL: usize = 256;
+/// While messages come through shared memory, the network is looked at so often only: a look costs more
+/// than a message.
+const NETWORK_INTERVAL: Duration = Duration::from_micros(50);
+/// Looks into shared memory in vain between two at the clock.
+const LOOKS_PER_CLOCK: u32 = 32;
+/// Messages from shared memory in a row before the network has its turn.
+const SHARED_IN_A_ROW: u32 = 256;
+/// What happens rarely with shared memory is looked after so often.
+const TEND_INTERVAL: Duration = Duration::from_millis(1);
+/// Looks at the network between two at the clock for that.
+const LOOKS_PER_TEND: u32 = 64;
+/// Peers that do not share memory are asked again so often.
+const SHARE_INTERVAL: Duration = Duration::from_millis(250);
+/// And so many of them at once.
+const SHARES_AT_ONCE: usize = 16;
 
 /// A message that has arrived.
 #[derive(Debug)]
 pub struct Received {
     /// The sender as the header says: a hint, until the contents are authenticated.
     pub from: PeerId,
-    /// The address it came from (of the last fragment to arrive, if there were several).
+    /// The address it came from (of the last fragment to arrive, if there were several). Over shared memory,
+    /// the network address of the sender's endpoint.
     pub addr: SocketAddr,
     /// The contents, without `cl`'s header.
     pub buf: Buf,
+    /// The channel it came through, if through shared memory.
+    pub(crate) channel: Option<ChannelId>,
 }
 
 /// A message that was not accepted for sending, and why.
@@ -79,45 +98,31 @@ pub enum Refusal {
 /// [`runtime`](crate::runtime).
 pub struct Endpoint {
     me: PeerId,
-    mtu: usize,
     pool: Pool,
     clock: Clock,
-    transport: Box<dyn Transport>,
+    network: Network,
     reason: Arc<str>,
-    /// Never iterated, so its order does not matter.
-    addresses: HashMap<PeerId, VecDeque<SocketAddr>>,
-    next_message: u32,
-    backlog: VecDeque<Outgoing>,
-    reassembly: Reassembly,
-    next_expiry: Time,
-    /// How the last poll ended.
-    ended: PollEnd,
+    peers: Peers,
     stats: Stats,
+    shm: Option<Shm>,
+    /// There are channels.
+    sharing: bool,
+    rhythm: Rhythm,
+    /// Channels that have closed, for the reliable layer; `None` if nobody asks.
+    closed: Option<VecDeque<(ChannelId, PeerId)>>,
 }
 
-/// The most parts one datagram may be gathered from: a header of the layer above, and contents in two
-/// pieces if need be.
-pub(crate) const PARTS_MAX: usize = 3;
-
-/// How a poll ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PollEnd {
-    /// There may be more.
-    More,
-    /// Nothing was left.
-    Empty,
-    /// There was no buffer to receive into.
-    Starved,
-}
-
-/// A message of which a part has not been taken by the socket yet.
-struct Outgoing {
-    to: PeerId,
-    addr: SocketAddr,
-    buf: Buf,
-    message: u32,
-    geometry: Geometry,
-    next: u16,
+/// When to look where: between shared memory, the network and what happens rarely.
+#[derive(Debug, Default)]
+struct Rhythm {
+    /// The last message came through shared memory.
+    shared_is_hot: bool,
+    in_a_row: u32,
+    looks: u32,
+    network_at: Time,
+    tend_looks: u32,
+    tend_at: Time,
+    share_at: Time,
 }
 
 impl Endpoint {
@@ -131,27 +136,32 @@ impl Endpoint {
         let mtu = config.mtu_checked()?;
         let pool = Pool::new(&config.pool).map_err(OpenError::Pool)?;
         let (transport, reason) = transport::open(&config, choice, mtu, &pool)?;
-        let clock = Clock::new();
-        let transport = inject::wrap(transport, injection, config.me, clock);
+        let (me, addr, clock) = (config.me, transport.local_addr(), Clock::new());
+        let injects = injection.is_some_and(|injection| !injection.faults.is_none());
+        let transport = inject::wrap(transport, injection, me, clock);
         tracing::info!(
-            me = %config.me, addr = %transport.local_addr(), transport = %transport.kind(), mtu, reason,
-            "endpoint open"
+            %me, %addr, transport = %transport.kind(), mtu, reason, pages = ?pool.pages(), "endpoint open"
         );
+        let shm = match &config.shared_memory {
+            SharedMemory::Never => None,
+            // The injector sits in front of the network; nothing must get past it.
+            SharedMemory::Auto(_) if injects => None,
+            SharedMemory::Auto(shared) => Shm::open((me, addr), &pool, shared.ring_len, shared.copy_max)
+                .inspect_err(|error| tracing::warn!(%error, "no memory will be shared with other processes"))
+                .ok(),
+        };
         Ok(Endpoint {
-            me: config.me,
-            mtu,
-            pool,
+            me,
             clock,
-            transport,
+            network: Network::new(me, mtu, pool.clone(), clock, transport),
+            pool,
             reason: reason.into(),
-            addresses: HashMap::new(),
-            // Not 0: after a restart the fragments of a former life must not meet those of this one.
-            next_message: clock.now().as_nanos() as u32,
-            backlog: VecDeque::new(),
-            reassembly: Reassembly::default(),
-            next_expiry: Time::MAX,
-            ended: PollEnd::More,
+            peers: Peers::default(),
             stats: Stats::default(),
+            shm,
+            sharing: false,
+            rhythm: Rhythm::default(),
+            closed: None,
         })
     }
 
@@ -162,28 +172,28 @@ impl Endpoint {
 
     /// The address the socket is bound to.
     pub fn local_addr(&self) -> SocketAddr {
-        self.transport.local_addr()
+        self.network.transport.local_addr()
     }
 
     /// The largest datagram in bytes, `cl`'s header included.
     pub fn mtu(&self) -> usize {
-        self.mtu
+        self.network.mtu()
     }
 
     /// The longest message that travels in one datagram, in bytes.
     pub fn unfragmented_len_max(&self) -> usize {
-        self.mtu - HEADER_LEN
+        self.network.unfragmented_len_max()
     }
 
     /// Bytes of arrivals the socket holds until they are polled, by the system's count, which is about
     /// twice the contents. What exceeds it is lost.
     pub fn receive_buffer(&self) -> usize {
-        self.transport.receive_buffer()
+        self.network.transport.receive_buffer()
     }
 
     /// What carries the datagrams.
     pub fn transport(&self) -> TransportKind {
-        self.transport.kind()
+        self.network.transport.kind()
     }
 
     /// Why that transport was chosen, as a sentence for people.
@@ -191,38 +201,56 @@ impl Endpoint {
         &self.reason
     }
 
+    /// How messages to `peer` travel, and why; `None` if no address of it is known.
+    pub fn path(&self, peer: PeerId) -> Option<Path> {
+        let known = self.peers.get(peer)?;
+        if self.peers.channel_to(peer, None).is_some() {
+            let (_, addr) = known.shared?;
+            return Some(Path { kind: TransportKind::SharedMemory, addr, reason: known.reason.clone() });
+        }
+        let addr = *known.addresses.front()?;
+        let reason = match (&self.shm, known.reason.is_empty()) {
+            (None, _) => format!("{}; sharing memory is off", self.reason),
+            (_, true) => self.reason.to_string(),
+            (_, false) => format!("{}; {}", self.reason, known.reason),
+        };
+        Some(Path { kind: self.transport(), addr, reason })
+    }
+
     /// The buffers of this endpoint.
     pub fn pool(&self) -> &Pool {
         &self.pool
     }
 
-    /// Learns an address of `peer`. Messages go to the one learnt last; the eight latest are kept.
+    /// Learns an address of `peer`. Messages go to the one learnt last; the eight latest are kept. If the
+    /// peer is a process of this host that shares memory, they go that way.
     pub fn resolve(&mut self, peer: PeerId, addr: SocketAddr) {
-        let known = self.addresses.entry(peer).or_default();
-        known.retain(|a| *a != addr);
-        known.push_front(addr);
-        known.truncate(ADDRESSES_PER_PEER_MAX);
+        self.peers.learn(peer, addr);
+        if self.shm.is_some() && self.peers.channel_to(peer, Some(addr)).is_none() {
+            self.share_with(peer, addr);
+        }
     }
 
     /// Forgets all addresses of `peer`.
     pub fn forget(&mut self, peer: PeerId) {
-        self.addresses.remove(&peer);
+        self.peers.forget(peer);
     }
 
     /// The address messages to `peer` go to.
     pub fn address_of(&self, peer: PeerId) -> Option<SocketAddr> {
-        self.addresses.get(&peer)?.front().copied()
+        self.peers.address_of(peer)
     }
 
     /// All known addresses of `peer`, the one used first.
     pub fn addresses_of(&self, peer: PeerId) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.addresses.get(&peer).into_iter().flatten().copied()
+        self.peers.addresses_of(peer)
     }
 
     /// An empty buffer with room for `len` bytes.
     ///
     /// # Errors
     /// [`Exhausted`] if there is none; the pool's buffers come back as messages are sent or dropped.
+    #[inline]
     pub fn alloc(&self, len: usize) -> Result<Buf, Exhausted> {
         self.pool.alloc(len)
     }
@@ -242,9 +270,19 @@ impl Endpoint {
     /// # Errors
     /// [`SendError`] hands the message back.
     pub fn send(&mut self, to: PeerId, buf: Buf) -> Result<(), SendError> {
-        match self.address_of(to) {
-            Some(addr) => self.send_to(to, addr, buf),
-            None => self.refuse(buf, Refusal::Unresolved),
+        let buf = match self.try_shared(to, None, buf) {
+            Ok(result) => {
+                self.ring_bells();
+                return result;
+            }
+            Err(buf) => buf,
+        };
+        match self.peers.address_of(to) {
+            Some(addr) => {
+                let sent = self.network.send(to, addr, buf, &mut self.stats);
+                self.count_sent(sent)
+            }
+            None => self.count_sent(Err(SendError { buf, reason: Refusal::Unresolved })),
         }
     }
 
@@ -253,79 +291,104 @@ impl Endpoint {
     /// # Errors
     /// As [`Endpoint::send`].
     pub fn send_to(&mut self, to: PeerId, addr: SocketAddr, buf: Buf) -> Result<(), SendError> {
-        let Some(geometry) = Geometry::for_message(buf.len(), self.unfragmented_len_max()) else {
-            return self.refuse(buf, Refusal::TooLong);
+        let buf = match self.try_shared(to, Some(addr), buf) {
+            Ok(result) => {
+                self.ring_bells();
+                return result;
+            }
+            Err(buf) => buf,
         };
-        if !self.backlog.is_empty() {
-            self.flush();
-            if self.backlog.len() >= BACKLOG_MAX {
-                return self.refuse(buf, Refusal::Backpressure);
-            }
-        }
-        let message = self.next_message;
-        self.next_message = message.wrapping_add(1);
-        let mut outgoing = Outgoing { to, addr, buf, message, geometry, next: 0 };
-        let progress = if self.backlog.is_empty() { self.transmit(&mut outgoing) } else { Ok(false) };
-        match progress {
-            Ok(true) => {}
-            Ok(false) => self.backlog.push_back(outgoing),
-            Err(kind) => return self.refuse(outgoing.buf, Refusal::System(kind)),
-        }
-        self.stats.messages_sent += 1;
-        Ok(())
+        let sent = self.network.send(to, addr, buf, &mut self.stats);
+        self.count_sent(sent)
     }
 
-    /// Tries again to send what the socket did not take at once. [`Endpoint::poll`] does it as well.
+    /// As [`Endpoint::send`], but the message may wait until the next [`Endpoint::flush`] or
+    /// [`Endpoint::poll`], so that small messages to one destination travel together: a datagram costs far
+    /// more than a message in it.
+    ///
+    /// # Errors
+    /// As [`Endpoint::send`].
+    #[inline]
+    pub fn queue(&mut self, to: PeerId, buf: Buf) -> Result<(), SendError> {
+        let buf = match self.try_shared(to, None, buf) {
+            Ok(result) => return result,
+            Err(buf) => buf,
+        };
+        match self.peers.address_of(to) {
+            Some(addr) => {
+                let sent = self.network.queue(to, addr, buf, &mut self.stats);
+                self.count_sent(sent)
+            }
+            None => self.count_sent(Err(SendError { buf, reason: Refusal::Unresolved })),
+        }
+    }
+
+    /// Sends what waits: queued messages, and what the network did not take at once. [`Endpoint::poll`] does
+    /// it as well.
+    #[inline]
     pub fn flush(&mut self) {
-        while let Some(mut outgoing) = self.backlog.pop_front() {
-            match self.transmit(&mut outgoing) {
-                Ok(true) => {}
-                Ok(false) => {
-                    self.backlog.push_front(outgoing);
-                    return;
-                }
-                // It was accepted, and it is lost: as messages may be. The counter tells.
-                Err(_) => self.stats.drops.send_failed += 1,
-            }
+        if self.network.has_backlog() {
+            self.network.flush(&mut self.stats);
         }
+        self.ring_bells();
     }
 
-    /// True if a message waits for the socket to take it.
+    /// True if a message waits for the network to take it.
     pub fn has_backlog(&self) -> bool {
-        !self.backlog.is_empty()
+        self.network.has_backlog()
     }
 
     /// The next message that has arrived. `None` means: nothing now.
+    #[inline]
     pub fn poll(&mut self) -> Option<Received> {
-        if !self.backlog.is_empty() {
-            self.flush();
+        self.flush();
+        if !self.sharing {
+            return self.poll_network();
         }
-        self.ended = PollEnd::More;
-        for _ in 0..DATAGRAMS_PER_POLL {
-            match self.transport.recv(&self.pool) {
-                Recv::Datagram(addr, buf) => {
-                    if let Some(received) = self.on_datagram(addr, buf) {
-                        self.stats.messages_received += 1;
-                        self.stats.bytes_received += received.buf.len() as u64;
-                        return Some(received);
-                    }
-                }
-                Recv::Empty => {
-                    self.ended = PollEnd::Empty;
-                    break;
-                }
-                Recv::Starved => {
-                    self.ended = PollEnd::Starved;
-                    self.stats.starved += 1;
-                    break;
-                }
-                Recv::Failed => self.stats.drops.receive_failed += 1,
-            }
+        if self.rhythm.in_a_row < SHARED_IN_A_ROW
+            && let Some(received) = self.poll_shared()
+        {
+            self.rhythm.in_a_row += 1;
+            self.rhythm.shared_is_hot = true;
+            return Some(received);
         }
-        if self.next_expiry != Time::MAX {
-            self.expire();
+        self.rhythm.in_a_row = 0;
+        if self.rhythm.shared_is_hot && !self.network_is_due() {
+            return None;
         }
-        None
+        let received = self.poll_network();
+        self.rhythm.shared_is_hot &= received.is_none();
+        received
+    }
+
+    /// Sleeps until there may be something to poll, or `limit` has passed.
+    ///
+    /// # Errors
+    /// If the system refuses to wait.
+    pub fn park(&mut self, limit: Option<Duration>) -> io::Result<()> {
+        self.flush();
+        if !self.prepare_park() {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let deadline = self.network.deadline();
+        let own = (deadline != Time::MAX).then(|| deadline.saturating_since(now));
+        let limit =
+            [limit, own, self.is_starved().then_some(Duration::from_millis(1))].into_iter().flatten().min();
+        let interest = crate::sys::Readiness { read: self.readable_fd(), write: self.writable_fd() };
+        crate::sys::wait(interest, self.shared_fd(), self.has_backlog(), limit)
+    }
+
+    /// Counters of what happened so far.
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.stats;
+        (stats.drops.reassembly_evicted, stats.drops.reassembly_expired) = self.network.evicted_and_expired();
+        stats
+    }
+
+    /// Processes that memory is shared with, and buffers of ours that they have at present.
+    pub fn shared(&self) -> (usize, usize) {
+        self.shm.as_ref().map_or((0, 0), Shm::counts)
     }
 
     /// See [`crate::for_rcl::transmit`].
@@ -335,55 +398,76 @@ impl Endpoint {
         addr: SocketAddr,
         parts: &[IoSlice<'_>],
     ) -> Result<(), Refusal> {
-        assert!(parts.len() <= PARTS_MAX, "{} parts", parts.len());
-        let len = parts.iter().map(|p| p.len()).sum::<usize>();
-        let refusal = match Geometry::for_message(len, self.unfragmented_len_max()) {
-            Some(geometry) if geometry.count() == 1 => {
-                let message = self.next_message;
-                self.next_message = message.wrapping_add(1);
-                let repr = Repr { source: self.me, destination: to, message, geometry, index: 0 };
-                let header = repr.to_bytes();
-                let mut all = [IoSlice::new(&[]); PARTS_MAX + 1];
-                all[0] = IoSlice::new(&header);
-                all[1..=parts.len()].copy_from_slice(parts);
-                match self.transport.send(addr, &all[..=parts.len()]) {
-                    Ok(()) => {
-                        self.stats.messages_sent += 1;
-                        self.stats.datagrams_sent += 1;
-                        self.stats.bytes_sent += len as u64;
-                        return Ok(());
-                    }
-                    Err(error) if transport::is_transient(&error) => Refusal::Backpressure,
-                    Err(error) => Refusal::System(error.kind()),
-                }
-            }
-            _ => Refusal::TooLong,
-        };
-        self.stats.sends_refused += 1;
-        Err(refusal)
+        let sent = self.network.transmit_parts(to, addr, parts, &mut self.stats);
+        match sent {
+            Ok(()) => self.stats.messages_sent += 1,
+            Err(_) => self.stats.sends_refused += 1,
+        }
+        sent
     }
 
-    /// Counters of what happened so far.
-    pub fn stats(&self) -> Stats {
-        let mut stats = self.stats;
-        (stats.drops.reassembly_evicted, stats.drops.reassembly_expired) =
-            self.reassembly.evicted_and_expired();
-        stats
+    /// See [`crate::for_rcl::channel`].
+    pub(crate) fn channel_to(&self, peer: PeerId) -> Option<ChannelId> {
+        self.peers.channel_to(peer, None)
+    }
+
+    /// See [`crate::for_rcl::send`].
+    #[inline]
+    pub(crate) fn send_on(&mut self, channel: ChannelId, buf: Buf) -> Result<(), SendError> {
+        let Some(shm) = &mut self.shm else {
+            return Err(SendError { buf, reason: Refusal::Unresolved });
+        };
+        let len = buf.len() as u64;
+        match shm.send(channel, buf) {
+            Ok(copied) => {
+                self.stats.messages_sent += 1;
+                self.stats.shared_sent += 1;
+                self.stats.bytes_sent += len;
+                self.stats.copies += u64::from(copied);
+                Ok(())
+            }
+            Err((buf, reason)) => {
+                self.stats.sends_refused += 1;
+                Err(SendError { buf, reason })
+            }
+        }
+    }
+
+    /// See [`crate::for_rcl::send_parts`].
+    #[inline]
+    pub(crate) fn send_parts_on(&mut self, channel: ChannelId, parts: &[IoSlice<'_>]) -> Result<(), Refusal> {
+        let Some(shm) = &mut self.shm else { return Err(Refusal::Unresolved) };
+        shm.send_parts(channel, parts)?;
+        self.stats.messages_sent += 1;
+        self.stats.shared_sent += 1;
+        self.stats.bytes_sent += parts.iter().map(|p| p.len() as u64).sum::<u64>();
+        self.stats.copies += 1;
+        Ok(())
     }
 
     /// Faults injected on purpose so far, if any were asked for ([`EndpointConfig::faults`]).
     pub fn faults(&self) -> Option<FaultCounts> {
-        self.transport.faults()
+        self.network.transport.faults()
     }
 
-    /// The descriptor that becomes readable when there may be something to poll.
+    /// See [`crate::for_rcl::next_closed`].
+    pub(crate) fn next_closed(&mut self) -> Option<(ChannelId, PeerId)> {
+        self.closed.get_or_insert_default().pop_front()
+    }
+
+    /// The descriptor that becomes readable when there may be something to poll from the network.
     pub(crate) fn readable_fd(&self) -> RawFd {
-        self.transport.readable_fd()
+        self.network.transport.readable_fd()
     }
 
-    /// The descriptor that becomes writable when the socket takes datagrams again.
+    /// The descriptor that becomes writable when the network takes datagrams again.
     pub(crate) fn writable_fd(&self) -> RawFd {
-        self.transport.writable_fd()
+        self.network.transport.writable_fd()
+    }
+
+    /// The descriptor that becomes readable when there may be something to poll from shared memory.
+    pub(crate) fn shared_fd(&self) -> Option<RawFd> {
+        self.shm.as_ref().map(Shm::readable_fd)
     }
 
     /// The clock that [`Endpoint::deadline`] goes by.
@@ -394,110 +478,189 @@ impl Endpoint {
     /// Prepares for a sleep on [`Endpoint::readable_fd`]. False if there is something to poll already.
     pub(crate) fn prepare_park(&mut self) -> bool {
         // With datagrams left unread, nothing would announce them again.
-        self.ended != PollEnd::More && self.transport.prepare_park(&self.pool)
+        if self.network.ended == Ended::More || !self.network.transport.prepare_park(&self.pool) {
+            return false;
+        }
+        let Some(shm) = &mut self.shm else { return true };
+        let quiet = shm.prepare_park();
+        if !quiet {
+            shm.unpark();
+        }
+        quiet
     }
 
     /// When the endpoint wants to be polled though nothing arrives.
     pub(crate) fn deadline(&self) -> Time {
-        self.next_expiry.min(self.transport.deadline())
+        self.network.deadline()
     }
 
     /// True if something may be waiting that could not be received for want of a buffer.
     pub(crate) fn is_starved(&self) -> bool {
-        self.ended == PollEnd::Starved
+        self.network.ended == Ended::Starved
     }
 
-    fn refuse(&mut self, buf: Buf, reason: Refusal) -> Result<(), SendError> {
-        self.stats.sends_refused += 1;
-        Err(SendError { buf, reason })
-    }
-
-    /// Sends fragments until none is left (true) or the socket takes no more (false).
-    fn transmit(&mut self, outgoing: &mut Outgoing) -> Result<bool, io::ErrorKind> {
-        if outgoing.geometry.count() == 1 && outgoing.buf.headroom() >= HEADER_LEN {
-            return self.transmit_whole(outgoing);
+    #[inline]
+    fn count_sent(&mut self, sent: Result<(), SendError>) -> Result<(), SendError> {
+        match &sent {
+            Ok(()) => self.stats.messages_sent += 1,
+            Err(_) => self.stats.sends_refused += 1,
         }
-        let Outgoing { to, addr, ref buf, message, geometry, .. } = *outgoing;
-        while outgoing.next < geometry.count() {
-            let index = outgoing.next;
-            let header = Repr { source: self.me, destination: to, message, geometry, index }.to_bytes();
-            let contents = &buf[geometry.range(index)];
-            match self.transport.send(addr, &[IoSlice::new(&header), IoSlice::new(contents)]) {
-                Ok(()) => {
-                    outgoing.next += 1;
-                    self.stats.datagrams_sent += 1;
-                    self.stats.bytes_sent += contents.len() as u64;
-                }
-                Err(error) if transport::is_transient(&error) => return Ok(false),
-                Err(error) if index == 0 => return Err(error.kind()),
-                Err(_) => {
-                    self.stats.drops.send_failed += 1;
-                    return Ok(true);
+        sent
+    }
+
+    /// Hands a message over through shared memory, if that is the way to `to` (at `addr`, if given). `Err` is
+    /// the message, to be sent by the network.
+    #[inline]
+    fn try_shared(
+        &mut self,
+        to: PeerId,
+        addr: Option<SocketAddr>,
+        buf: Buf,
+    ) -> Result<Result<(), SendError>, Buf> {
+        if !self.sharing {
+            return Err(buf);
+        }
+        let Some(id) = self.peers.channel_to(to, addr) else { return Err(buf) };
+        match self.send_on(id, buf) {
+            // The peer is gone from there. Whether it is elsewhere, the network will know.
+            Err(SendError { buf, reason: Refusal::Unresolved }) => Err(buf),
+            sent => Ok(sent),
+        }
+    }
+
+    #[inline]
+    fn ring_bells(&mut self) {
+        if self.sharing
+            && let Some(shm) = &mut self.shm
+        {
+            shm.flush();
+        }
+    }
+
+    #[inline]
+    fn poll_shared(&mut self) -> Option<Received> {
+        match self.shm.as_mut()?.recv() {
+            ShmRecv::Message(id, from, addr, buf, copied) => {
+                self.stats.messages_received += 1;
+                self.stats.shared_received += 1;
+                self.stats.bytes_received += buf.len() as u64;
+                self.stats.copies += u64::from(copied);
+                Some(Received { from, addr, buf, channel: Some(id) })
+            }
+            ShmRecv::Empty => None,
+            ShmRecv::Starved => {
+                self.stats.starved += 1;
+                None
+            }
+        }
+    }
+
+    fn poll_network(&mut self) -> Option<Received> {
+        if self.shm.is_some() {
+            self.tend_if_due();
+        }
+        let received = self.network.recv(&mut self.stats)?;
+        self.stats.messages_received += 1;
+        self.stats.bytes_received += received.buf.len() as u64;
+        Some(received)
+    }
+
+    #[inline]
+    fn network_is_due(&mut self) -> bool {
+        let rhythm = &mut self.rhythm;
+        rhythm.looks += 1;
+        if !rhythm.looks.is_multiple_of(LOOKS_PER_CLOCK) {
+            return false;
+        }
+        let now = self.clock.now();
+        let due = now >= rhythm.network_at;
+        if due {
+            rhythm.network_at = now + NETWORK_INTERVAL;
+        }
+        due
+    }
+
+    fn tend_if_due(&mut self) {
+        let Some(shm) = &mut self.shm else { return };
+        shm.unpark();
+        self.rhythm.tend_looks += 1;
+        if self.rhythm.tend_looks.is_multiple_of(LOOKS_PER_TEND) || self.rhythm.shared_is_hot {
+            let now = self.clock.now();
+            if now >= self.rhythm.tend_at {
+                self.rhythm.tend_at = now + TEND_INTERVAL;
+                shm.tend();
+                if now >= self.rhythm.share_at {
+                    self.rhythm.share_at = now + SHARE_INTERVAL;
+                    self.share_again();
                 }
             }
         }
-        Ok(true)
+        self.take_channel_events();
     }
 
-    /// Sends a message of one fragment, its header written in front of it. The buffer is as it was on return.
-    fn transmit_whole(&mut self, outgoing: &mut Outgoing) -> Result<bool, io::ErrorKind> {
-        let Outgoing { to, addr, ref mut buf, message, geometry, .. } = *outgoing;
-        let len = buf.len() as u64;
-        let header = Repr { source: self.me, destination: to, message, geometry, index: 0 }.to_bytes();
-        buf.prepend(HEADER_LEN).copy_from_slice(&header);
-        let sent = self.transport.send(addr, &[IoSlice::new(buf)]);
-        buf.advance(HEADER_LEN);
-        match sent {
-            Ok(()) => {
-                self.stats.datagrams_sent += 1;
-                self.stats.bytes_sent += len;
-                Ok(true)
+    /// What has become of the channels.
+    fn take_channel_events(&mut self) {
+        let Some(shm) = &mut self.shm else { return };
+        let mut changed = false;
+        while let Some(event) = shm.next_event() {
+            changed = true;
+            match event {
+                ChannelEvent::Accepted(id, peer, addr) => {
+                    tracing::info!(%peer, %addr, "memory is shared, as the peer wished");
+                    let before = self.peers.channel_to(peer, Some(addr));
+                    // If both have called at once, each goes on with the channel it has.
+                    if before.is_none_or(|before| !shm.is_alive(before)) {
+                        self.peers.share(peer, id, addr, "the peer is on this host and has connected to us");
+                    }
+                }
+                ChannelEvent::Opened(peer) => tracing::info!(%peer, "memory is shared"),
+                ChannelEvent::Closed(id, peer, addr, why) => {
+                    tracing::info!(%peer, %addr, %why, "memory is shared no more");
+                    self.peers.unshare(peer, id, format!("shared memory was given up: {why}"));
+                    if let Some(closed) = &mut self.closed {
+                        closed.push_back((id, peer));
+                    }
+                }
             }
-            Err(error) if transport::is_transient(&error) => Ok(false),
-            Err(error) => Err(error.kind()),
+        }
+        if changed {
+            self.sharing = shm.counts().0 > 0;
         }
     }
 
-    fn on_datagram(&mut self, addr: SocketAddr, mut buf: Buf) -> Option<Received> {
-        self.stats.datagrams_received += 1;
-        let drops = &mut self.stats.drops;
-        let repr = match Repr::parse(&buf) {
-            Ok(repr) => repr,
+    fn share_with(&mut self, peer: PeerId, addr: SocketAddr) {
+        let Some(shm) = &mut self.shm else { return };
+        match shm.connect(peer, addr) {
+            Ok(id) => {
+                self.sharing = true;
+                self.peers.share(peer, id, addr, "the peer is on this host");
+            }
             Err(error) => {
-                *match error {
-                    HeaderError::Truncated => &mut drops.truncated,
-                    HeaderError::Magic => &mut drops.magic,
-                    HeaderError::Version => &mut drops.version,
-                    HeaderError::Geometry => &mut drops.geometry,
-                } += 1;
-                return None;
+                let reason = match error.kind() {
+                    io::ErrorKind::ConnectionRefused => {
+                        "no endpoint of this host shares memory at that address".to_owned()
+                    }
+                    _ => format!("no memory is shared: {error}"),
+                };
+                let known = self.peers.entry(peer);
+                if known.reason != reason {
+                    tracing::info!(%peer, %addr, %reason, "messages go by the network");
+                    known.reason = reason;
+                }
             }
-        };
-        if repr.destination != self.me {
-            drops.misaddressed += 1;
-            return None;
         }
-        buf.advance(HEADER_LEN);
-        if repr.geometry.count() == 1 {
-            return Some(Received { from: repr.source, addr, buf });
-        }
-        let now = self.clock.now();
-        match self.reassembly.insert(now, addr, &repr, &buf, &self.pool) {
-            Outcome::Complete(buf) => return Some(Received { from: repr.source, addr, buf }),
-            Outcome::Incomplete => self.next_expiry = self.next_expiry.min(now + TIMEOUT),
-            Outcome::Duplicate => drops.duplicate_fragment += 1,
-            Outcome::Inconsistent => drops.inconsistent_fragment += 1,
-            Outcome::Exhausted => drops.exhausted += 1,
-        }
-        None
     }
 
-    fn expire(&mut self) {
-        let now = self.clock.now();
-        if now >= self.next_expiry {
-            self.reassembly.expire(now);
-            self.next_expiry = if self.reassembly.is_empty() { Time::MAX } else { now + TIMEOUT };
-        }
+    /// Asks peers again that do not share memory: they may have started meanwhile.
+    fn share_again(&mut self) {
+        let mine = self.local_addr().ip();
+        let unshared: Vec<_> = self
+            .peers
+            .unshared()
+            .filter(|(_, addr)| addr.ip().is_loopback() || addr.ip() == mine)
+            .take(SHARES_AT_ONCE)
+            .collect();
+        unshared.into_iter().for_each(|(peer, addr)| self.share_with(peer, addr));
     }
 }
 

@@ -1,9 +1,13 @@
+use super::network::BACKLOG_MAX;
 use super::*;
 
 #[test]
 fn the_ring_takes_over_once_the_caller_wants_to_sleep() {
     let (me, peer) = (PeerId::new(1, 0), PeerId::new(2, 0));
-    let config = |me| EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)));
+    let config = |me| EndpointConfig {
+        shared_memory: SharedMemory::Never,
+        ..EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)))
+    };
     let mut a = match Endpoint::open(EndpointConfig { transport: TransportChoice::Uring, ..config(me) }) {
         Ok(endpoint) => endpoint,
         Err(error) => return eprintln!("without io_uring: {error}"),
@@ -38,12 +42,13 @@ fn what_a_busy_network_refuses_is_sent_later_in_order_and_beyond_a_bound_handed_
     let (me, peer) = (PeerId::new(1, 0), PeerId::new(2, 0));
     let config = |me| EndpointConfig {
         mtu: Some(1000),
+        shared_memory: SharedMemory::Never,
         ..EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)))
     };
     let (mut a, mut b) = (Endpoint::open(config(me)).unwrap(), Endpoint::open(config(peer)).unwrap());
     a.resolve(peer, b.local_addr());
     let busy = |a: &Endpoint, n| {
-        a.transport.refuse_sends(n);
+        a.network.transport.refuse_sends(n);
     };
     // Each is of several fragments.
     let message = |a: &Endpoint, n: usize| a.alloc_copy(&[n as u8; 2500]).unwrap();

@@ -3,13 +3,18 @@
 //! `rcl` keeps what it sends until it is acknowledged, so it cannot give its buffers away. The dissertation
 //! (7.1.7) integrates it with this layer for such reasons; this is all it needs to reach inside for.
 
-use crate::endpoint::{Endpoint, Refusal};
+use crate::endpoint::{Endpoint, Received, Refusal, SendError};
+use crate::pool::Buf;
+pub use crate::shm::ChannelId;
 use cl_base::PeerId;
 use std::io::IoSlice;
 use std::net::SocketAddr;
 
 /// The most parts that [`transmit`] takes.
 pub const PARTS_MAX: usize = crate::endpoint::PARTS_MAX;
+
+/// The most bytes that [`send_parts`] takes.
+pub const CHANNEL_PARTS_LEN_MAX: usize = crate::shm::INLINE_MAX;
 
 /// Sends the concatenation of `parts` as one datagram, without copying and without keeping them: they are
 /// the caller's again on return.
@@ -27,4 +32,44 @@ pub fn transmit(
     parts: &[IoSlice<'_>],
 ) -> Result<(), Refusal> {
     endpoint.transmit_parts(to, addr, parts)
+}
+
+/// The channel of shared memory to `peer`, if messages to it go that way. On a channel they arrive in order
+/// and none is lost, until [`next_closed`] names it.
+pub fn channel(endpoint: &Endpoint, peer: PeerId) -> Option<ChannelId> {
+    endpoint.channel_to(peer)
+}
+
+/// The channel that a message came through, if it came through shared memory.
+#[inline]
+pub fn channel_of(received: &Received) -> Option<ChannelId> {
+    received.channel
+}
+
+/// Hands a message over through a channel. A sleeping receiver is woken by [`Endpoint::flush`] or
+/// [`Endpoint::poll`], not by this.
+///
+/// # Errors
+/// [`Refusal::Backpressure`] if the channel is full, and [`Refusal::Unresolved`] if it is closed.
+#[inline]
+pub fn send(endpoint: &mut Endpoint, channel: ChannelId, buf: Buf) -> Result<(), SendError> {
+    endpoint.send_on(channel, buf)
+}
+
+/// As [`send`], for a message of at most [`CHANNEL_PARTS_LEN_MAX`] bytes in up to [`PARTS_MAX`] parts, which are
+/// copied.
+///
+/// # Errors
+/// As for [`send`].
+///
+/// # Panics
+/// If there are more parts.
+#[inline]
+pub fn send_parts(endpoint: &mut Endpoint, channel: ChannelId, parts: &[IoSlice<'_>]) -> Result<(), Refusal> {
+    endpoint.send_parts_on(channel, parts)
+}
+
+/// The next channel that has closed, and whose it was. All messages that came through it have been received.
+pub fn next_closed(endpoint: &mut Endpoint) -> Option<(ChannelId, PeerId)> {
+    endpoint.next_closed()
 }

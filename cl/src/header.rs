@@ -3,11 +3,12 @@
 //! ```text
 //!  0       2   3   4           8                       16                      24          28      30      32
 //!  ┌───────┬───┬───┬───────────┬───────────────────────┬───────────────────────┬───────────┬───────┬───────┐
-//!  │ magic │ v │ 0 │ total     │ source                │ destination           │ message   │ index │ count │
+//!  │ magic │ v │ f │ total     │ source                │ destination           │ message   │ index │ count │
 //!  └───────┴───┴───┴───────────┴───────────────────────┴───────────────────────┴───────────┴───────┴───────┘
 //! ```
 //!
-//! `total` is the length of the message, of which this is fragment `index` of `count`. The fragments of a
+//! The form `f` is 0 for a message or a fragment of one, and 1 for several small messages packed together, each
+//! behind its length (two bytes). `total` is the length of the message, of which this is fragment `index` of `count`. The fragments of a
 //! message are equally long but for the last, so these three numbers alone say which bytes a fragment
 //! holds ([`Geometry`]), and two fragments of one message cannot overlap.
 //!
@@ -35,7 +36,7 @@ pub enum HeaderError {
     /// Not our magic number.
     #[error("not a frame of ours")]
     Magic,
-    /// Another version of this layout, or a reserved bit that we do not know.
+    /// Another version of this layout, or a form that we do not know.
     #[error("of another version")]
     Version,
     /// Total, index, count and the datagram's length contradict each other.
@@ -97,6 +98,15 @@ impl Geometry {
     }
 }
 
+/// What is behind a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A message, or a fragment of one.
+    Plain,
+    /// Several small messages, each behind its length. Never fragmented.
+    Packed,
+}
+
 /// The meaning of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repr {
@@ -108,6 +118,8 @@ pub struct Repr {
     pub message: u32,
     /// How the message is cut.
     pub geometry: Geometry,
+    /// What it is.
+    pub form: Form,
     /// Which of the fragments this is; below `geometry.count()`.
     pub index: u16,
 }
@@ -122,11 +134,16 @@ impl Repr {
         if frame.magic() != MAGIC {
             return Err(HeaderError::Magic);
         }
-        if frame.version() != (VERSION, 0) {
-            return Err(HeaderError::Version);
-        }
+        let form = match frame.version() {
+            (VERSION, 0) => Form::Plain,
+            (VERSION, 1) => Form::Packed,
+            _ => return Err(HeaderError::Version),
+        };
         let geometry = Geometry::checked(frame.total(), frame.count()).ok_or(HeaderError::Geometry)?;
         let index = frame.index();
+        if form == Form::Packed && geometry.count() != 1 {
+            return Err(HeaderError::Geometry);
+        }
         if index >= geometry.count() || geometry.range(index).len() != frame.contents().len() {
             return Err(HeaderError::Geometry);
         }
@@ -135,6 +152,7 @@ impl Repr {
             destination: frame.destination(),
             message: frame.message(),
             geometry,
+            form,
             index,
         })
     }
@@ -144,6 +162,7 @@ impl Repr {
         let mut b = [0; HEADER_LEN];
         b[0..2].copy_from_slice(&MAGIC.to_le_bytes());
         b[2] = VERSION;
+        b[3] = u8::from(self.form == Form::Packed);
         b[4..8].copy_from_slice(&self.geometry.total.to_le_bytes());
         b[8..16].copy_from_slice(&self.source.to_u64().to_le_bytes());
         b[16..24].copy_from_slice(&self.destination.to_u64().to_le_bytes());
@@ -175,7 +194,7 @@ impl<'a> Frame<'a> {
         u16::from_le_bytes(self.array::<0, 2>())
     }
 
-    /// The version and the reserved byte.
+    /// The version and the form.
     fn version(&self) -> (u8, u8) {
         (self.header[2], self.header[3])
     }
@@ -223,7 +242,7 @@ mod tests {
     fn sample() -> Repr {
         let geometry = Geometry::for_message(1000, 300).unwrap();
         let (source, destination) = (PeerId::new(1, 2), PeerId::new(3, 4));
-        Repr { source, destination, message: 5, geometry, index: 3 }
+        Repr { source, destination, message: 5, geometry, form: Form::Plain, index: 3 }
     }
 
     #[test]
@@ -238,7 +257,8 @@ mod tests {
         assert_eq!(Repr::parse(&good[..31]), Err(HeaderError::Truncated));
         assert_eq!(changed(0, 0), Err(HeaderError::Magic));
         assert_eq!(changed(2, 2), Err(HeaderError::Version));
-        assert_eq!(changed(3, 1), Err(HeaderError::Version));
+        assert_eq!(changed(3, 2), Err(HeaderError::Version));
+        assert_eq!(changed(3, 1), Err(HeaderError::Geometry), "packed messages in fragments");
         assert_eq!(changed(28, 4), Err(HeaderError::Geometry), "index beyond the count");
         assert_eq!(changed(30, 0), Err(HeaderError::Geometry), "no fragments");
         assert_eq!(changed(7, 2), Err(HeaderError::Geometry), "a huge total");

@@ -56,6 +56,8 @@ mod endpoint;
 mod inject;
 mod pool;
 mod reassembly;
+mod region;
+mod shm;
 mod sys;
 mod transport;
 
@@ -65,10 +67,10 @@ pub mod runtime;
 
 pub use clock::Clock;
 pub use endpoint::{
-    Drops, Endpoint, EndpointConfig, OpenError, Received, Refusal, SendError, Stats, TRANSPORT_VARIABLE,
-    TransportChoice,
+    Drops, Endpoint, EndpointConfig, OpenError, Path, Received, Refusal, SendError, SharedMemory,
+    SharedMemoryConfig, Stats, TRANSPORT_VARIABLE, TransportChoice,
 };
 pub use header::{HEADER_LEN, MESSAGE_LEN_MAX};
 pub use inject::{FAULTS_VARIABLE, Injection, InjectionError, Side};
-pub use pool::{Buf, Exhausted, HEADROOM, Pool, PoolConfig, SizeClass};
+pub use pool::{Buf, Exhausted, HEADROOM, Pages, Pool, PoolConfig, SizeClass};
 pub use transport::TransportKind;

@@ -9,26 +9,41 @@
 #![allow(unsafe_code)]
 
 mod buf;
+mod cache;
+mod foreign;
 mod free_list;
+mod layout;
+mod loan;
+mod returns;
 
 pub use buf::Buf;
+pub(crate) use foreign::Foreign;
+pub(crate) use layout::Layout;
+pub(crate) use loan::{Loan, Loans};
+pub(crate) use returns::Returns;
 
 use crate::sys;
 use free_list::FreeList;
 use memmap2::{MmapOptions, MmapRaw};
 use std::fmt;
+use std::fs::File;
 use std::io;
+use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes in front of a fresh buffer's contents, reserved for the headers of lower layers: 32 for `cl`,
 /// and room for a reliable or an authenticated layer above it.
 pub const HEADROOM: usize = 128;
 
-/// Slots begin at multiples of this, so that no two of them share a cache line.
-const ALIGNMENT: usize = 64;
-
 /// The largest buffer a pool may be asked to hold, a guard against a mistyped configuration.
 const CAPACITY_MAX: usize = 1 << 30;
+
+/// The usual size of a huge page, and a multiple of the smaller ones there are.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Where the system says whether shared memory may be in transparent huge pages.
+const TRANSPARENT: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
 
 /// How many buffers of which capacity a pool holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,24 +86,41 @@ pub struct Exhausted {
 }
 
 /// A set of message buffers. Clones share the same buffers.
-#[derive(Clone)]
 pub struct Pool {
     shared: Arc<Shared>,
 }
 
+/// What the handles of a pool, its buffers and the caches of free slots have in common. Every buffer and
+/// every cached slot has a strong count of it.
 struct Shared {
     arena: MmapRaw,
-    /// Ascending by capacity.
-    classes: Box<[Class]>,
+    /// The arena, for other processes to map.
+    file: File,
+    pages: Pages,
+    layout: Layout,
+    /// The free slots of each class of the layout.
+    free: Box<[FreeList]>,
+    /// Clones of [`Pool`]. At 0 no buffer is taken any more.
+    handles: AtomicUsize,
+    /// Threads that have a cache.
+    caches: AtomicUsize,
 }
 
-struct Class {
-    capacity: usize,
-    /// Of the first slot in the arena.
-    offset: usize,
-    /// From one slot to the next.
-    stride: usize,
-    free: FreeList,
+impl Shared {
+    fn is_closed(&self) -> bool {
+        self.handles.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// What kind of memory a pool got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// Huge pages set aside by the administrator (vm.nr_hugepages).
+    Huge,
+    /// Ordinary pages, which the system may join to huge ones (transparent_hugepage/shmem_enabled).
+    Transparent,
+    /// Ordinary pages.
+    Plain,
 }
 
 impl Pool {
@@ -98,29 +130,17 @@ impl Pool {
     /// If the configuration names no class, or an empty, enormous or repeated one, or if the system
     /// refuses the memory.
     pub fn new(config: &PoolConfig) -> io::Result<Pool> {
-        let mut wanted = config.classes.clone();
-        wanted.sort_by_key(|c| c.capacity);
-        let bad = wanted.is_empty()
-            || wanted.iter().any(|c| c.capacity == 0 || c.capacity > CAPACITY_MAX || c.count == 0)
-            || wanted.iter().any(|c| u32::try_from(c.count).is_err())
-            || wanted.windows(2).any(|w| w[0].capacity == w[1].capacity);
-        if bad {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "unusable size classes of a pool"));
-        }
-        let mut offset = 0usize;
-        let mut classes = Vec::with_capacity(wanted.len());
-        for SizeClass { capacity, count } in wanted {
-            let stride = (HEADROOM + capacity).next_multiple_of(ALIGNMENT);
-            classes.push(Class { capacity, offset, stride, free: FreeList::full(count as u32) });
-            offset = stride
-                .checked_mul(count)
-                .and_then(|bytes| bytes.checked_add(offset))
-                .filter(|&end| isize::try_from(end).is_ok())
-                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "pool larger than memory"))?;
-        }
-        let file = sys::memfd(c"cl-pool", offset as u64)?;
-        let arena = MmapOptions::new().len(offset).map_raw(&file)?;
-        Ok(Pool { shared: Arc::new(Shared { arena, classes: classes.into() }) })
+        let layout = Layout::new(config)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "unusable size classes of a pool"))?;
+        let (file, arena, pages) = arena(layout.len())?;
+        let free = layout.classes().iter().map(|place| FreeList::full(place.count)).collect();
+        let (handles, caches) = (AtomicUsize::new(1), AtomicUsize::new(0));
+        Ok(Pool { shared: Arc::new(Shared { arena, file, pages, layout, free, handles, caches }) })
+    }
+
+    /// What kind of memory the buffers are in.
+    pub fn pages(&self) -> Pages {
+        self.shared.pages
     }
 
     /// An empty buffer with room for `capacity` bytes after [`HEADROOM`].
@@ -131,11 +151,11 @@ impl Pool {
     /// # Errors
     /// [`Exhausted`] if both are used up, or `capacity` exceeds the largest class.
     pub fn alloc(&self, capacity: usize) -> Result<Buf, Exhausted> {
-        let classes = &self.shared.classes;
-        let fitting = classes.partition_point(|c| c.capacity < capacity);
-        for (index, class) in classes.iter().enumerate().skip(fitting).take(2) {
-            if let Some(slot) = class.free.pop() {
-                return Ok(Buf::new(Arc::clone(&self.shared), index, slot));
+        let fitting = self.fitting(capacity);
+        for index in (fitting..self.shared.free.len()).take(2) {
+            if let Some(slot) = cache::take(&self.shared, index) {
+                // SAFETY: the slot was free, and a strong count came with it.
+                return Ok(unsafe { Buf::new(NonNull::from(&*self.shared), index, slot) });
             }
         }
         Err(Exhausted { wanted: capacity })
@@ -143,19 +163,75 @@ impl Pool {
 
     /// The capacity of the largest buffers, in bytes.
     pub fn capacity_max(&self) -> usize {
-        self.shared.classes.last().map_or(0, |c| c.capacity)
+        self.shared.layout.classes().last().map_or(0, |c| c.capacity)
     }
 
-    /// The number of free buffers of the class that fits `capacity` bytes; a hint when threads share the pool.
+    /// The number of buffers of the class that fits `capacity` bytes which this thread can take; a hint
+    /// when threads share the pool.
     pub fn available(&self, capacity: usize) -> usize {
-        self.shared.classes.iter().find(|c| c.capacity >= capacity).map_or(0, |c| c.free.len())
+        let fitting = self.fitting(capacity);
+        self.shared.free.get(fitting).map_or(0, |free| free.len() + cache::at_hand(&self.shared, fitting))
     }
+
+    /// The smallest class that holds `capacity` bytes, if there is one of that index.
+    fn fitting(&self, capacity: usize) -> usize {
+        self.shared.layout.classes().partition_point(|c| c.capacity < capacity)
+    }
+
+    /// The number of buffers, of all classes together.
+    pub(crate) fn slots(&self) -> u32 {
+        self.shared.layout.slots()
+    }
+
+    /// The arena, for another process to map, and the classes that tell it what lies where.
+    pub(crate) fn to_share(&self) -> (&File, PoolConfig) {
+        let class =
+            |place: &layout::Place| SizeClass { capacity: place.capacity, count: place.count as usize };
+        (&self.shared.file, PoolConfig { classes: self.shared.layout.classes().iter().map(class).collect() })
+    }
+}
+
+impl Clone for Pool {
+    fn clone(&self) -> Pool {
+        self.shared.handles.fetch_add(1, Ordering::Relaxed);
+        Pool { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if self.shared.handles.fetch_sub(1, Ordering::Relaxed) == 1 {
+            cache::purge(NonNull::from(&*self.shared));
+        }
+    }
+}
+
+/// A sealed file of `len` bytes and its mapping, in the largest pages to be had.
+fn arena(len: usize) -> io::Result<(File, MmapRaw, Pages)> {
+    let huge = sys::memfd(c"cl-pool", len.next_multiple_of(HUGE_PAGE) as u64, true)
+        .and_then(|file| Ok((MmapOptions::new().len(len).map_raw(&file)?, file)));
+    if let Ok((arena, file)) = huge {
+        return Ok((file, arena, Pages::Huge));
+    }
+    let file = sys::memfd(c"cl-pool", len as u64, false)?;
+    let arena = MmapOptions::new().len(len).map_raw(&file)?;
+    let transparent = std::fs::read_to_string(TRANSPARENT)
+        .is_ok_and(|s| !s.contains("[never]") && !s.contains("[deny]"))
+        && sys::advise_huge(&arena).is_ok();
+    Ok((file, arena, if transparent { Pages::Transparent } else { Pages::Plain }))
 }
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map()
-            .entries(self.shared.classes.iter().map(|c| (c.capacity, (c.free.len(), c.free.capacity()))))
+            .entries(
+                self.shared
+                    .layout
+                    .classes()
+                    .iter()
+                    .zip(&self.shared.free)
+                    .map(|(c, free)| (c.capacity, (free.len(), c.count))),
+            )
             .finish()
     }
 }

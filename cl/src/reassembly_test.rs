@@ -20,7 +20,8 @@ fn fragments(source: u32, id: u32, contents: &[u8], max: usize) -> Vec<(Repr, Ve
     let (source, destination) = (PeerId::new(source, 0), PeerId::new(99, 0));
     (0..geometry.count())
         .map(|index| {
-            let repr = Repr { source, destination, message: id, geometry, index };
+            let repr =
+                Repr { source, destination, message: id, geometry, form: crate::header::Form::Plain, index };
             (repr, contents[geometry.range(index)].to_vec())
         })
         .collect()

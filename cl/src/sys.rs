@@ -12,14 +12,27 @@ fn check(rc: libc::c_int) -> io::Result<libc::c_int> {
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(rc) }
 }
 
-/// An anonymous file of `len` zero bytes, whose pages exist once they are touched.
-pub(crate) fn memfd(name: &std::ffi::CStr, len: u64) -> io::Result<File> {
+/// An anonymous file of `len` zero bytes, whose pages exist once they are touched, for other processes to
+/// map: its size is sealed, so that none of them can be killed by another that cuts it short. `huge`: in
+/// huge pages, if enough are set aside.
+pub(crate) fn memfd(name: &std::ffi::CStr, len: u64, huge: bool) -> io::Result<File> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | if huge { libc::MFD_HUGETLB } else { 0 };
     // SAFETY: `name` is a valid C string for the duration of the call.
-    let fd = check(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) })?;
+    let fd = check(unsafe { libc::memfd_create(name.as_ptr(), flags) })?;
     // SAFETY: the kernel has just handed us this descriptor; nobody else owns it.
     let file = unsafe { File::from_raw_fd(fd) };
     file.set_len(len)?;
+    rustix::fs::fcntl_add_seals(&file, SIZE_SEALS)?;
     Ok(file)
+}
+
+/// Seals that keep a file's size as it is.
+pub(crate) const SIZE_SEALS: rustix::fs::SealFlags =
+    rustix::fs::SealFlags::SHRINK.union(rustix::fs::SealFlags::GROW).union(rustix::fs::SealFlags::SEAL);
+
+/// Asks for transparent huge pages.
+pub(crate) fn advise_huge(map: &memmap2::MmapRaw) -> io::Result<()> {
+    map.advise(memmap2::Advice::HugePage)
 }
 
 /// Asks for socket buffers of `bytes` each way: beyond the system's limit (net.core.rmem_max) if we may, up
@@ -39,6 +52,42 @@ pub(crate) fn set_socket_buffers(socket: &socket2::Socket, bytes: usize) -> io::
         socket.set_send_buffer_size(bytes)?;
     }
     Ok(())
+}
+
+/// Descriptors to wait for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Readiness {
+    pub(crate) read: RawFd,
+    pub(crate) write: RawFd,
+}
+
+/// Sleeps until `network.read` or `shared` is readable, `network.write` is writable (if `want_write`), or
+/// `limit` has passed.
+pub(crate) fn wait(
+    network: Readiness,
+    shared: Option<RawFd>,
+    want_write: bool,
+    limit: Option<Duration>,
+) -> io::Result<()> {
+    let watch = |fd, events| libc::pollfd { fd, events, revents: 0 };
+    let mut watched = [
+        watch(network.read, libc::POLLIN),
+        // A negative descriptor is not looked at.
+        watch(shared.unwrap_or(-1), libc::POLLIN),
+        watch(if want_write { network.write } else { -1 }, libc::POLLOUT),
+    ];
+    let limit = limit.map(|limit| libc::timespec {
+        tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: limit.subsec_nanos().into(),
+    });
+    let at = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the array and the limit outlive the call; a null limit and a null mask are allowed.
+    match check(unsafe {
+        libc::ppoll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, at, std::ptr::null())
+    }) {
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// A counter that is readable while it is not zero.

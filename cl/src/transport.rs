@@ -22,6 +22,8 @@ pub enum TransportKind {
     Uring,
     /// UDP with non-blocking calls.
     Mio,
+    /// Memory shared with another process of this host.
+    SharedMemory,
 }
 
 impl fmt::Display for TransportKind {
@@ -29,6 +31,7 @@ impl fmt::Display for TransportKind {
         f.write_str(match self {
             TransportKind::Uring => "uring",
             TransportKind::Mio => "mio",
+            TransportKind::SharedMemory => "shared memory",
         })
     }
 }
@@ -59,6 +62,12 @@ pub(crate) trait Transport: Send {
     /// Sends one datagram made of `parts`, which are the caller's again on return. A transient error
     /// ([`is_transient`]) means that nothing was sent and that the same call may succeed later.
     fn send(&mut self, to: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()>;
+
+    /// Sends some of the datagrams of `run`, each in two parts, and tells how many, at least one. All but the
+    /// last are equally long. Errors as those of [`Transport::send`].
+    fn send_run(&mut self, to: SocketAddr, run: &[[IoSlice<'_>; 2]]) -> io::Result<usize> {
+        self.send(to, &run[0]).map(|()| 1)
+    }
 
     /// The next datagram.
     fn recv(&mut self, pool: &Pool) -> Recv;

@@ -2,7 +2,7 @@
 
 use cl::{
     Buf, Endpoint, EndpointConfig, HEADER_LEN, MESSAGE_LEN_MAX, OpenError, PoolConfig, Received, Refusal,
-    SizeClass, TransportChoice, TransportKind,
+    SharedMemory, SizeClass, TransportChoice, TransportKind,
 };
 use cl_base::PeerId;
 use std::io;
@@ -23,7 +23,11 @@ fn each() -> Vec<TransportChoice> {
 }
 
 fn config(me: PeerId, transport: TransportChoice) -> EndpointConfig {
-    EndpointConfig { transport, ..EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0))) }
+    EndpointConfig {
+        transport,
+        shared_memory: SharedMemory::Never,
+        ..EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
 }
 
 fn pair(a: EndpointConfig, b: EndpointConfig) -> (Endpoint, Endpoint) {

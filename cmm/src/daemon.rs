@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::keys::{Keyring, entry_name};
 use crate::layout::Layout;
 use cl::runtime::{Runtime, RuntimeConfig};
-use cl::{EndpointConfig, PoolConfig, SizeClass};
+use cl::{EndpointConfig, PoolConfig, SharedMemory, SizeClass};
 use cl_base::PeerId;
 use cmm_core::bootstrap;
 use cmm_core::identity::{NodeId, Role};
@@ -107,6 +107,8 @@ pub fn open<M: Send + 'static>(keyring: &Keyring, role: Role) -> Result<Runtime<
     let bind = address(keyring, role)?;
     let mut endpoint = EndpointConfig::new(role.peer(), bind);
     endpoint.pool = small_pool();
+    // Nodes do not share memory, and those of a local cluster stand for such nodes.
+    endpoint.shared_memory = SharedMemory::Never;
     let deadline = Instant::now() + ADDRESS_WAIT;
     loop {
         match Runtime::open(RuntimeConfig::new(Some(endpoint.clone()))) {

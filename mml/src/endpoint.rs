@@ -145,7 +145,7 @@ impl Endpoint {
 
     /// Takes a message that has arrived.
     pub fn handle(&mut self, cl: &mut cl::Endpoint, now: Time, received: Received) {
-        let Received { from, addr, buf } = received;
+        let Received { from, addr, buf, .. } = received;
         let verdict = self.mml.handle(now, from, &buf);
         drop(buf);
         if verdict == Verdict::Established && !self.has_roster_address(from) {

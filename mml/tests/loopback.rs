@@ -1,6 +1,6 @@
 //! Real sockets on loopback, over both transports of `cl`.
 
-use cl::{EndpointConfig, TransportChoice};
+use cl::{EndpointConfig, SharedMemory, TransportChoice};
 use cl_base::{Incarnation, PeerId, Principal};
 use mml::{
     Config, Delivery, DownReason, Endpoint, Event, FailReason, Keyring, Member, Roster, SecretKey, SendStatus,
@@ -119,7 +119,7 @@ impl Cluster {
 }
 
 fn endpoint_config(me: PeerId, bind: SocketAddr, transport: TransportChoice) -> EndpointConfig {
-    EndpointConfig { transport, ..EndpointConfig::new(me, bind) }
+    EndpointConfig { transport, shared_memory: SharedMemory::Never, ..EndpointConfig::new(me, bind) }
 }
 
 fn bind(number: u32, addr: SocketAddr, transport: TransportChoice) -> Option<cl::Endpoint> {

@@ -110,7 +110,7 @@ impl Endpoint {
         }
         for _ in 0..FRAMES_PER_ROUND {
             let Some(received) = self.cl.poll() else { break };
-            let cl::Received { from, addr, buf } = received;
+            let cl::Received { from, addr, buf, .. } = received;
             let ours = self.node.on_frame(self.clock.now(), from, &buf);
             // A peer that calls is answered where it called from, and may move, for its frames prove themselves
             // by the connection's incarnations. Anybody else is not followed.

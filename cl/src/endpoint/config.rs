@@ -1,6 +1,7 @@
 use crate::header::HEADER_LEN;
 use crate::inject::{FAULTS_VARIABLE, Injection, InjectionError};
 use crate::pool::PoolConfig;
+use crate::shm::INLINE_MAX;
 use cl_base::PeerId;
 use std::io;
 use std::net::SocketAddr;
@@ -55,6 +56,32 @@ impl std::str::FromStr for TransportChoice {
     }
 }
 
+/// Whether to share memory with peers on the same host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SharedMemory {
+    /// With those that run as the same user and share it, too; messages to others go by the network.
+    Auto(SharedMemoryConfig),
+    /// With nobody.
+    Never,
+}
+
+/// How to share memory with peers on the same host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedMemoryConfig {
+    /// Bytes of the ring for each peer and direction, rounded up to a power of two of at least 8 KiB. The
+    /// default of 64 KiB stays in a processor's own cache.
+    pub ring_len: usize,
+    /// Messages of up to so many bytes are copied into the ring, longer ones are lent where they lie. At most
+    /// 1024 (the default); 0 lends everything but empty messages.
+    pub copy_max: usize,
+}
+
+impl Default for SharedMemoryConfig {
+    fn default() -> SharedMemoryConfig {
+        SharedMemoryConfig { ring_len: 64 << 10, copy_max: INLINE_MAX }
+    }
+}
+
 /// How to open an [`Endpoint`](super::Endpoint).
 #[derive(Clone, Debug)]
 pub struct EndpointConfig {
@@ -69,6 +96,8 @@ pub struct EndpointConfig {
     pub mtu: Option<usize>,
     /// The buffers; the class that holds a datagram is also what received messages wait in.
     pub pool: PoolConfig,
+    /// Whether to share memory with peers on the same host.
+    pub shared_memory: SharedMemory,
     /// Bytes the socket buffers for sending and for receiving, as far as the system allows.
     pub socket_buffer: usize,
     /// Faults to inject on purpose, if any; the environment variable [`FAULTS_VARIABLE`] overrides it.
@@ -87,6 +116,7 @@ impl EndpointConfig {
             transport: TransportChoice::Auto,
             mtu: None,
             pool: PoolConfig::default(),
+            shared_memory: SharedMemory::Auto(SharedMemoryConfig::default()),
             socket_buffer: 4 << 20,
             faults: None,
             refuse_uring: None,

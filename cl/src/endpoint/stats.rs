@@ -15,6 +15,14 @@ pub struct Stats {
     pub datagrams_received: u64,
     /// Bytes of contents in the messages handed to the caller.
     pub bytes_received: u64,
+    /// Messages handed to processes of this host, and received from them, through shared memory; they are
+    /// among the messages above.
+    pub shared_sent: u64,
+    /// See `shared_sent`.
+    pub shared_received: u64,
+    /// Messages that were copied on their way by us (short ones into and out of shared memory, fragments and
+    /// packed ones into buffers of their own).
+    pub copies: u64,
     /// Times that nothing could be received because the pool was used up.
     pub starved: u64,
     /// What was dropped, and why.

@@ -1,4 +1,4 @@
-use super::{HEADROOM, Shared};
+use super::{Foreign, HEADROOM, Shared, cache};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -9,9 +9,9 @@ use std::sync::Arc;
 /// It reads and writes like a byte slice of the contents. In front of the contents is headroom for the
 /// headers of lower layers ([`Buf::prepend`]), behind them is room to grow.
 pub struct Buf {
-    shared: Arc<Shared>,
     /// The first byte of the slot.
     base: NonNull<u8>,
+    owner: Owner,
     class: u32,
     slot: u32,
     /// The contents are `start..end` of the slot. Invariant: `start <= end <= limit`.
@@ -21,29 +21,76 @@ pub struct Buf {
     limit: u32,
 }
 
+/// Where the slot goes back to.
+enum Owner {
+    /// Our own pool. Counts as a strong count of it.
+    Pool(NonNull<Shared>),
+    /// The pool of the process that lent it.
+    Foreign(Arc<Foreign>),
+}
+
 // SAFETY: a `Buf` is the only owner of its slot's bytes until it is dropped, and the arena it points into
-// is kept alive by `shared`; so it may move to another thread, and be read from several, like a `Vec<u8>`.
+// is kept alive by `owner`; so it may move to another thread, and be read from several, like a `Vec<u8>`.
 unsafe impl Send for Buf {}
 // SAFETY: as above; a shared `Buf` gives only shared access to its bytes.
 unsafe impl Sync for Buf {}
 
 impl Buf {
     /// The buffer in the slot just taken from the class's free list, empty.
-    pub(super) fn new(shared: Arc<Shared>, class: usize, slot: u32) -> Buf {
-        let c = &shared.classes[class];
-        let at = c.offset + c.stride * slot as usize;
-        assert!(at + c.stride <= shared.arena.len(), "a slot beyond the arena");
-        // SAFETY: `at` lies within the mapping, as was just asserted.
-        let base = unsafe { shared.arena.as_mut_ptr().add(at) };
-        let base = NonNull::new(base).expect("a mapping does not begin at null");
-        let limit = (HEADROOM + c.capacity) as u32;
+    ///
+    /// # Safety
+    /// The caller owns the slot and one strong count of `shared`; both become the buffer's.
+    #[inline]
+    pub(super) unsafe fn new(shared: NonNull<Shared>, class: usize, slot: u32) -> Buf {
+        // SAFETY: the strong count keeps it alive.
+        let pool = unsafe { shared.as_ref() };
+        let place = pool.layout.classes()[class].slot(slot);
+        // SAFETY: the slot lies within the mapping, which is as long as its layout, and does not begin at null.
+        let base = unsafe { NonNull::new_unchecked(pool.arena.as_mut_ptr().add(place.start)) };
+        let limit = place.len() as u32;
         let start = HEADROOM as u32;
-        Buf { base, class: class as u32, slot, start, end: start, limit, shared }
+        Buf { base, owner: Owner::Pool(shared), class: class as u32, slot, start, end: start, limit }
+    }
+
+    /// Bytes `start..end` of a slot that another process has lent us.
+    ///
+    /// # Safety
+    /// `base` is valid for `limit` bytes while `foreign` lives, and nobody but the buffer uses these until
+    /// `foreign` gives `slot` back.
+    ///
+    /// # Panics
+    /// If `start..end` is not within `0..limit`.
+    pub(super) unsafe fn lent(
+        foreign: Arc<Foreign>,
+        base: NonNull<u8>,
+        limit: u32,
+        slot: u32,
+        contents: std::ops::Range<u32>,
+    ) -> Buf {
+        assert!(contents.start <= contents.end && contents.end <= limit, "contents beyond a lent slot");
+        let (start, end) = (contents.start, contents.end);
+        Buf { base, owner: Owner::Foreign(foreign), class: 0, slot, start, end, limit }
+    }
+
+    /// True if the buffer is of `pool`, and not lent by another process.
+    pub(super) fn is_of(&self, pool: &Arc<Shared>) -> bool {
+        matches!(&self.owner, Owner::Pool(mine) if std::ptr::eq(mine.as_ptr(), Arc::as_ptr(pool)))
+    }
+
+    /// Takes a buffer of `pool` apart without giving it back: class, slot and place of the contents. The slot
+    /// and the strong count that comes with it are the caller's.
+    ///
+    /// # Panics
+    /// If it is not of `pool`.
+    pub(super) fn into_slot(self, pool: &Arc<Shared>) -> (usize, u32, std::ops::Range<u32>) {
+        assert!(self.is_of(pool), "a buffer of another pool");
+        let this = std::mem::ManuallyDrop::new(self);
+        (this.class as usize, this.slot, this.start..this.end)
     }
 
     /// The whole slot, headroom and all.
     fn slot(&self) -> &[u8] {
-        // SAFETY: the slot lies within the mapping, which `shared` keeps alive; its bytes are initialised
+        // SAFETY: the slot lies within the mapping, which `owner` keeps alive; its bytes are initialised
         // (zero pages at first), and nobody else has access to them while this `Buf` exists.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.limit as usize) }
     }
@@ -152,7 +199,11 @@ impl Buf {
 
 impl Drop for Buf {
     fn drop(&mut self) {
-        self.shared.classes[self.class as usize].free.push(self.slot);
+        match &self.owner {
+            // SAFETY: the buffer owned the slot and a strong count, and is used no more.
+            Owner::Pool(pool) => unsafe { cache::give(*pool, self.class as usize, self.slot) },
+            Owner::Foreign(foreign) => foreign.give_back(self.slot),
+        }
     }
 }
 

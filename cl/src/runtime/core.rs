@@ -99,8 +99,11 @@ pub struct Core<M> {
 impl<M: Send + 'static> Core<M> {
     pub(super) fn open(config: RuntimeConfig) -> Result<Core<M>, OpenError> {
         let endpoint = config.endpoint.map(Endpoint::open).transpose()?;
-        let network =
-            endpoint.as_ref().map(|e| NetworkFds { readable: e.readable_fd(), writable: e.writable_fd() });
+        let network = endpoint.as_ref().map(|e| NetworkFds {
+            readable: e.readable_fd(),
+            writable: e.writable_fd(),
+            shared: e.shared_fd(),
+        });
         let (park, waker) = Park::new(network).map_err(OpenError::EventLoop)?;
         let clock = endpoint.as_ref().map_or_else(Clock::new, Endpoint::clock);
         let now = clock.now();

@@ -14,14 +14,16 @@ const WAKER: Token = Token(usize::MAX);
 const ALARM: Token = Token(usize::MAX - 1);
 const NETWORK: Token = Token(usize::MAX - 2);
 const NETWORK_WRITABLE: Token = Token(usize::MAX - 3);
+const SHARED: Token = Token(usize::MAX - 4);
 /// Tokens from here on are those above.
-pub(super) const RESERVED: usize = usize::MAX - 3;
+pub(super) const RESERVED: usize = usize::MAX - 4;
 
 /// The descriptors of the network.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NetworkFds {
     pub(super) readable: RawFd,
     pub(super) writable: RawFd,
+    pub(super) shared: Option<RawFd>,
 }
 
 #[derive(Debug)]
@@ -41,8 +43,11 @@ impl Park {
         let waker = Waker::new(poll.registry(), WAKER)?;
         let alarm = AlarmFd::new()?;
         poll.registry().register(&mut SourceFd(&alarm.as_raw_fd()), ALARM, Interest::READABLE)?;
-        if let Some(NetworkFds { readable, .. }) = network {
+        if let Some(NetworkFds { readable, shared, .. }) = network {
             poll.registry().register(&mut SourceFd(&readable), NETWORK, Interest::READABLE)?;
+            if let Some(shared) = shared {
+                poll.registry().register(&mut SourceFd(&shared), SHARED, Interest::READABLE)?;
+            }
         }
         let events = Events::with_capacity(EVENTS);
         Ok((Park { poll, events, alarm, alarm_set: false, network }, waker))
@@ -65,7 +70,7 @@ impl Park {
             self.alarm_set = limit.is_some();
         }
         let watched = self.network.filter(|_| want_write);
-        if let Some(NetworkFds { readable, writable }) = watched {
+        if let Some(NetworkFds { readable, writable, .. }) = watched {
             if readable == writable {
                 let both = Interest::READABLE | Interest::WRITABLE;
                 self.registry().reregister(&mut SourceFd(&readable), NETWORK, both)?;
@@ -75,7 +80,7 @@ impl Park {
             }
         }
         let slept = self.take_events(None, ready);
-        if let Some(NetworkFds { readable, writable }) = watched {
+        if let Some(NetworkFds { readable, writable, .. }) = watched {
             if readable == writable {
                 self.registry().reregister(&mut SourceFd(&readable), NETWORK, Interest::READABLE)?;
             } else {

@@ -10,7 +10,7 @@ use crate::layout::Layout;
 use crate::manager::ManagerStatus;
 use crate::output::Chunk;
 use cl::runtime::{Mailbox, Running, RuntimeConfig};
-use cl::{EndpointConfig, TransportChoice};
+use cl::{EndpointConfig, SharedMemory, TransportChoice};
 use cl_base::PeerId;
 use cmm_core::api::{Answer, JobView, Op, Output};
 use cmm_core::identity::{NodeId, Role};
@@ -75,6 +75,7 @@ impl User {
         endpoint.pool = daemon::small_pool();
         // A command that lives for milliseconds gains nothing from rings.
         endpoint.transport = TransportChoice::Mio;
+        endpoint.shared_memory = SharedMemory::Never;
         let (tell, heard) = mpsc::channel();
         let nodes = config.node_ids();
         let timeout = config.request_timeout();

@@ -1,0 +1,89 @@
+use super::{CAPACITY_MAX, HEADROOM, PoolConfig, SizeClass};
+use std::ops::Range;
+
+/// Slots begin at multiples of this, so that no two of them share a cache line.
+const ALIGNMENT: usize = 64;
+
+/// Where the slots of a pool lie in its arena. It follows from the size classes alone, so that it is the
+/// same in every process that maps the arena.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    /// Ascending by capacity.
+    classes: Box<[Place]>,
+    /// Bytes.
+    len: usize,
+}
+
+/// Where the slots of one class lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) capacity: usize,
+    pub(crate) count: u32,
+    /// Of the first slot in the arena.
+    offset: usize,
+    /// From one slot to the next.
+    stride: usize,
+    /// The number of the first slot among those of all classes.
+    first: u32,
+}
+
+impl Place {
+    /// The bytes of slot `index` of the class.
+    pub(crate) fn slot(&self, index: u32) -> Range<usize> {
+        assert!(index < self.count, "slot {index} of {}", self.count);
+        let at = self.offset + self.stride * index as usize;
+        at..at + HEADROOM + self.capacity
+    }
+
+    /// The number of slot `index` among those of all classes.
+    pub(crate) fn number(&self, index: u32) -> u32 {
+        self.first + index
+    }
+}
+
+impl Layout {
+    /// The layout for `config`, or `None` if it names no class, or an empty, enormous or repeated one.
+    pub(crate) fn new(config: &PoolConfig) -> Option<Layout> {
+        let mut wanted = config.classes.clone();
+        wanted.sort_by_key(|c| c.capacity);
+        if wanted.is_empty() || wanted.windows(2).any(|w| w[0].capacity == w[1].capacity) {
+            return None;
+        }
+        let (mut offset, mut first) = (0usize, 0u32);
+        let mut classes = Vec::with_capacity(wanted.len());
+        for SizeClass { capacity, count } in wanted {
+            if capacity == 0 || capacity > CAPACITY_MAX || count == 0 {
+                return None;
+            }
+            let count = u32::try_from(count).ok()?;
+            let stride = (HEADROOM + capacity).next_multiple_of(ALIGNMENT);
+            classes.push(Place { capacity, count, offset, stride, first });
+            offset = stride.checked_mul(count as usize)?.checked_add(offset)?;
+            first = first.checked_add(count)?;
+        }
+        isize::try_from(offset).ok()?;
+        Some(Layout { classes: classes.into(), len: offset })
+    }
+
+    /// The size of the arena in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The classes, ascending by capacity.
+    pub(crate) fn classes(&self) -> &[Place] {
+        &self.classes
+    }
+
+    /// The number of slots of all classes.
+    pub(crate) fn slots(&self) -> u32 {
+        self.classes.last().map_or(0, |c| c.first + c.count)
+    }
+
+    /// The class and index of a slot by its number, if there is one.
+    pub(crate) fn find(&self, number: u32) -> Option<(usize, u32)> {
+        let class = self.classes.partition_point(|c| c.first <= number).checked_sub(1)?;
+        let index = number - self.classes[class].first;
+        (index < self.classes[class].count).then_some((class, index))
+    }
+}

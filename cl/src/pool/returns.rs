@@ -1,0 +1,71 @@
+use crate::region::Region;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Slots on their way back from a borrower to their lender: a stack in memory that both share. The
+/// borrower pushes, from any thread; the lender takes all at once, so nothing can come back in between
+/// (no ABA problem). It has room for every slot there is and cannot overflow.
+///
+/// Neither side trusts what it reads: a link that leads nowhere ends the walk.
+#[derive(Clone, Debug)]
+pub(crate) struct Returns {
+    region: Arc<Region>,
+    /// The number of the slot on top plus one, or 0.
+    head: Range<usize>,
+    /// For each slot the number of the one below plus one, or 0.
+    next: Range<usize>,
+}
+
+impl Returns {
+    /// Bytes for the links of `slots` slots.
+    pub(crate) fn next_len(slots: u32) -> usize {
+        slots as usize * size_of::<AtomicU32>()
+    }
+
+    /// A stack whose head is at byte `head` of the region, and whose links for `slots` slots are at `next`.
+    pub(crate) fn new(region: Arc<Region>, head: usize, next: usize, slots: u32) -> Returns {
+        let (head, next) = (head..head + size_of::<AtomicU32>(), next..next + Returns::next_len(slots));
+        // Panics now rather than later if they are not within the region.
+        let _ = (region.halves(head.clone()), region.halves(next.clone()));
+        Returns { region, head, next }
+    }
+
+    fn head(&self) -> &AtomicU32 {
+        &self.region.halves(self.head.clone())[0]
+    }
+
+    /// Gives back slot `number`. The borrower uses it no more.
+    pub(crate) fn push(&self, number: u32) {
+        let link = &self.region.halves(self.next.clone())[number as usize];
+        let head = self.head();
+        let mut top = head.load(Ordering::Relaxed);
+        loop {
+            link.store(top, Ordering::Relaxed);
+            // Release: the lender sees what the borrower has written, and the link.
+            match head.compare_exchange_weak(top, number + 1, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => top = now,
+            }
+        }
+    }
+
+    /// True if something may have come back.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.head().load(Ordering::Relaxed) != 0
+    }
+
+    /// Calls `each` with the number of every slot that came back, the latest first, until it returns false
+    /// because the number is not one of a slot that was lent.
+    pub(crate) fn take(&self, mut each: impl FnMut(u32) -> bool) {
+        let links = self.region.halves(self.next.clone());
+        let mut top = self.head().swap(0, Ordering::Acquire);
+        while let Some(number) = top.checked_sub(1) {
+            let Some(link) = links.get(number as usize) else { return };
+            top = link.load(Ordering::Relaxed);
+            if !each(number) {
+                return;
+            }
+        }
+    }
+}

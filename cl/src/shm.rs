@@ -1,0 +1,380 @@
+//! Messages between processes of one host through memory that they share.
+//!
+//! An endpoint that shares memory has a name among the host's Unix sockets, made of its UDP address
+//! ([`handshake`]). Another endpoint that resolves that address connects to it, and from then on the two
+//! write into rings that both have mapped ([`ring`]): short messages as copies, longer ones by lending the
+//! buffer they are in, which comes back when the receiver drops it ([`channel`]). Messages on a channel
+//! arrive in order and are not lost while both live; a full ring is told to the sender.
+//!
+//! The connection is the lifeline: the kernel closes it when a process ends in whatever way, and then what
+//! it had borrowed is taken back. Nothing of the shared memory has a name that could outlive its users.
+
+mod channel;
+mod handshake;
+mod ring;
+mod sync;
+
+use crate::endpoint::Refusal;
+use crate::pool::{Buf, Pool};
+use channel::{Channel, Found, Full, State};
+use cl_base::PeerId;
+pub(crate) use ring::INLINE_MAX;
+use rustix::event::epoll;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+/// Processes to share memory with at once; to further ones the messages go by the network. More than a
+/// node has processors.
+const CHANNELS_MAX: usize = 1024;
+/// Events taken from the kernel at once; more stay there for the next time.
+const EVENTS: usize = 64;
+
+/// Names of what is watched.
+const LISTENER: u64 = u64::MAX;
+const BELL: u64 = u64::MAX - 1;
+
+/// Names a channel of an endpoint. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChannelId {
+    index: u32,
+    birth: u32,
+}
+
+/// Something has become of a channel.
+#[derive(Clone, Debug)]
+pub(crate) enum ChannelEvent {
+    /// A peer has connected to us.
+    Accepted(ChannelId, PeerId, SocketAddr),
+    /// The peer has answered: memory is shared.
+    Opened(PeerId),
+    /// Nothing more will come from the peer, nor go to it.
+    Closed(ChannelId, PeerId, SocketAddr, String),
+}
+
+/// What a look found.
+pub(crate) enum ShmRecv {
+    /// A message, and whether it was copied.
+    Message(ChannelId, PeerId, SocketAddr, Buf, bool),
+    Empty,
+    Starved,
+}
+
+#[derive(Debug)]
+struct Slot {
+    birth: u32,
+    channel: Option<Channel>,
+    /// Its end has been told.
+    told: bool,
+}
+
+/// An endpoint's side of all its channels.
+#[derive(Debug)]
+pub(crate) struct Shm {
+    me: (PeerId, SocketAddr),
+    pool: Pool,
+    ring_words: usize,
+    copy_max: usize,
+    listener: OwnedFd,
+    bell: OwnedFd,
+    /// Watches the listener, the bell and all connections.
+    watch: OwnedFd,
+    slots: Vec<Slot>,
+    births: u32,
+    /// Where the next look begins, so that every channel has its turn.
+    turn: usize,
+    events: VecDeque<ChannelEvent>,
+    asleep: bool,
+    /// Channels with messages for which no bell has been rung yet.
+    unrung: Vec<u32>,
+}
+
+impl Shm {
+    /// Opens the name of `me`.
+    pub(crate) fn open(
+        me: (PeerId, SocketAddr),
+        pool: &Pool,
+        ring_bytes: usize,
+        copy_max: usize,
+    ) -> io::Result<Shm> {
+        let listener = handshake::listen_at(me.1)?;
+        let bell = handshake::bell()?;
+        let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let add = |fd: &OwnedFd, name| {
+            epoll::add(&watch, fd, epoll::EventData::new_u64(name), epoll::EventFlags::IN)
+        };
+        add(&listener, LISTENER)?;
+        add(&bell, BELL)?;
+        Ok(Shm {
+            me,
+            pool: pool.clone(),
+            ring_words: handshake::ring_words(ring_bytes),
+            copy_max: copy_max.min(INLINE_MAX),
+            listener,
+            bell,
+            watch,
+            slots: Vec::new(),
+            births: 0,
+            turn: 0,
+            events: VecDeque::new(),
+            asleep: false,
+            unrung: Vec::new(),
+        })
+    }
+
+    /// Connects to `peer` at `addr`. Messages may be sent at once.
+    ///
+    /// # Errors
+    /// If nobody has that name, or shares no memory with us.
+    pub(crate) fn connect(&mut self, peer: PeerId, addr: SocketAddr) -> io::Result<ChannelId> {
+        let link = handshake::connect_to(addr)?;
+        self.admit(link, (peer, addr), None)
+    }
+
+    fn admit(
+        &mut self,
+        link: OwnedFd,
+        peer: (PeerId, SocketAddr),
+        offer: Option<handshake::Offer>,
+    ) -> io::Result<ChannelId> {
+        let index = match self.slots.iter().position(|slot| slot.channel.is_none()) {
+            Some(index) => index,
+            None if self.slots.len() < CHANNELS_MAX => {
+                self.slots.push(Slot { birth: 0, channel: None, told: false });
+                self.slots.len() - 1
+            }
+            None => return Err(io::Error::other("memory is shared with too many processes")),
+        };
+        let mut channel = Channel::new(link, self.me, peer, self.ring_words, &self.pool, &self.bell)?;
+        if let Some(offer) = offer {
+            channel.open(offer)?;
+        }
+        let data = epoll::EventData::new_u64(index as u64);
+        epoll::add(&self.watch, &*channel.link, data, epoll::EventFlags::IN | epoll::EventFlags::RDHUP)?;
+        channel.set_asleep(self.asleep);
+        self.births += 1;
+        self.slots[index] = Slot { birth: self.births, channel: Some(channel), told: false };
+        Ok(ChannelId { index: index as u32, birth: self.births })
+    }
+
+    #[inline]
+    fn channel(&mut self, id: ChannelId) -> Option<&mut Channel> {
+        let slot = self.slots.get_mut(id.index as usize)?;
+        slot.channel.as_mut().filter(|_| slot.birth == id.birth)
+    }
+
+    /// True if messages can be put into the channel.
+    pub(crate) fn is_alive(&mut self, id: ChannelId) -> bool {
+        self.channel(id).is_some_and(|channel| !channel.is_over())
+    }
+
+    /// Hands a message over; the bell is rung by [`Shm::flush`]. `Ok` says whether it was copied.
+    #[inline]
+    pub(crate) fn send(&mut self, id: ChannelId, buf: Buf) -> Result<bool, (Buf, Refusal)> {
+        let copy_max = self.copy_max;
+        let Some(channel) = self.channel(id) else { return Err((buf, Refusal::Unresolved)) };
+        match channel.send(buf, copy_max) {
+            Ok(copied) => {
+                self.note_unrung(id);
+                Ok(copied)
+            }
+            Err((buf, Full::Now)) => {
+                // It may sleep on what it has not been told of yet.
+                self.flush();
+                Err((buf, Refusal::Backpressure))
+            }
+            Err((buf, Full::ForGood)) => Err((buf, Refusal::Unresolved)),
+        }
+    }
+
+    /// As [`Shm::send`], for at most [`INLINE_MAX`] bytes in parts.
+    #[inline]
+    pub(crate) fn send_parts(&mut self, id: ChannelId, parts: &[IoSlice<'_>]) -> Result<(), Refusal> {
+        let Some(channel) = self.channel(id) else { return Err(Refusal::Unresolved) };
+        let mut slices = [&[][..]; crate::endpoint::PARTS_MAX];
+        slices.iter_mut().zip(parts).for_each(|(slice, part)| *slice = part);
+        match channel.send_parts(&slices[..parts.len()]) {
+            Ok(()) => {
+                self.note_unrung(id);
+                Ok(())
+            }
+            Err(Full::Now) => {
+                self.flush();
+                Err(Refusal::Backpressure)
+            }
+            Err(Full::ForGood) => Err(Refusal::Unresolved),
+        }
+    }
+
+    #[inline]
+    fn note_unrung(&mut self, id: ChannelId) {
+        if self.unrung.last() != Some(&id.index) {
+            self.unrung.push(id.index);
+        }
+    }
+
+    /// Rings the bells of those who sleep and have messages.
+    #[inline]
+    pub(crate) fn flush(&mut self) {
+        while let Some(index) = self.unrung.pop() {
+            if let Some(channel) = &self.slots[index as usize].channel {
+                channel.ring_bell();
+            }
+        }
+    }
+
+    /// The next message of any channel.
+    #[inline]
+    pub(crate) fn recv(&mut self) -> ShmRecv {
+        let count = self.slots.len();
+        for step in 0..count {
+            let index = if self.turn + step < count { self.turn + step } else { self.turn + step - count };
+            let slot = &mut self.slots[index];
+            let Some(channel) = &mut slot.channel else { continue };
+            match channel.recv(&self.pool) {
+                Found::Nothing => {}
+                Found::Message(buf, copied) => {
+                    // The next one is looked at first the next time.
+                    self.turn = if index + 1 < count { index + 1 } else { 0 };
+                    let id = ChannelId { index: index as u32, birth: slot.birth };
+                    return ShmRecv::Message(id, channel.peer, channel.addr, buf, copied);
+                }
+                Found::Starved => return ShmRecv::Starved,
+                Found::Broken => {
+                    if channel.state != State::Broken {
+                        tracing::warn!(peer = %channel.peer, "it has broken the layout of the shared memory");
+                        channel.state = State::Broken;
+                    }
+                }
+            }
+        }
+        ShmRecv::Empty
+    }
+
+    /// Accepts, hears and buries: what happens rarely. To be called now and then.
+    pub(crate) fn tend(&mut self) {
+        let mut events =
+            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; EVENTS];
+        let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let count = epoll::wait(&self.watch, &mut events, Some(&at_once)).unwrap_or(0);
+        for event in &events[..count] {
+            match event.data.u64() {
+                LISTENER => self.accept(),
+                BELL => self.hush(),
+                index => self.hear(index as usize),
+            }
+        }
+        for index in 0..self.slots.len() {
+            let Slot { channel: Some(channel), .. } = &mut self.slots[index] else { continue };
+            channel.reclaim();
+            if channel.is_over() && (channel.state == State::Broken || channel.is_empty()) {
+                self.end(index, None);
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        while let Ok(Some(link)) = handshake::accept_from(&self.listener) {
+            // The offer was sent before the connection could be accepted: it is there, or it never comes.
+            let admitted = match handshake::hear(&link) {
+                Ok(handshake::Heard::Offer(offer)) => {
+                    let peer = (offer.peer, offer.addr);
+                    self.admit(link, peer, Some(*offer)).map(|id| (id, peer))
+                }
+                Ok(_) => continue,
+                Err(error) => Err(error),
+            };
+            match admitted {
+                Ok((id, (peer, addr))) => self.events.push_back(ChannelEvent::Accepted(id, peer, addr)),
+                Err(error) => tracing::warn!(%error, "a peer that wants to share memory is refused"),
+            }
+        }
+    }
+
+    fn hear(&mut self, index: usize) {
+        let Some(Slot { channel: Some(channel), .. }) = self.slots.get_mut(index) else { return };
+        let before = channel.state;
+        match channel.tend() {
+            Ok(true) if channel.state == State::Open && before == State::Calling => {
+                channel.set_asleep(self.asleep);
+                let peer = channel.peer;
+                self.events.push_back(ChannelEvent::Opened(peer));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                channel.state = State::Broken;
+                self.end(index, Some(error.to_string()));
+            }
+        }
+    }
+
+    /// Tells of a channel's end, and buries it once the other process is gone for certain.
+    fn end(&mut self, index: usize, why: Option<String>) {
+        let slot = &mut self.slots[index];
+        let Some(channel) = &mut slot.channel else { return };
+        if !std::mem::replace(&mut slot.told, true) {
+            let why = why.unwrap_or_else(|| match channel.state {
+                State::Broken => "it has broken the layout of the shared memory".to_owned(),
+                _ => "it has ended".to_owned(),
+            });
+            let id = ChannelId { index: index as u32, birth: slot.birth };
+            self.events.push_back(ChannelEvent::Closed(id, channel.peer, channel.addr, why));
+            channel.leave();
+        }
+        if channel.state == State::Ended {
+            let _ = epoll::delete(&self.watch, &*channel.link);
+            slot.channel.take().expect("just seen").bury();
+        }
+    }
+
+    /// What has become of the channels since the last call.
+    pub(crate) fn next_event(&mut self) -> Option<ChannelEvent> {
+        self.events.pop_front()
+    }
+
+    /// Becomes readable when something is to be received or tended.
+    pub(crate) fn readable_fd(&self) -> RawFd {
+        self.watch.as_raw_fd()
+    }
+
+    /// Asks the others to ring the bell. False if something has arrived already.
+    pub(crate) fn prepare_park(&mut self) -> bool {
+        self.asleep = true;
+        self.live().for_each(|channel| channel.set_asleep(true));
+        // Pairs with the fence in `ring_bell`.
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        self.live().all(Channel::is_empty)
+    }
+
+    /// No longer wants the bell.
+    pub(crate) fn unpark(&mut self) {
+        if std::mem::take(&mut self.asleep) {
+            self.live().for_each(|channel| channel.set_asleep(false));
+            self.hush();
+            self.tend();
+        }
+    }
+
+    fn hush(&self) {
+        let mut count = [0; 8];
+        // Nothing to read is fine.
+        let _ = rustix::io::read(&self.bell, &mut count);
+    }
+
+    /// Channels, and buffers that their other sides have.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.live().count(), self.live().map(Channel::lent).sum())
+    }
+
+    fn live(&self) -> impl Iterator<Item = &Channel> {
+        self.slots.iter().filter_map(|slot| slot.channel.as_ref())
+    }
+}
+
+impl Drop for Shm {
+    fn drop(&mut self) {
+        // The connections stay open as long as buffers lent to us are in use.
+        self.live().for_each(Channel::leave);
+    }
+}

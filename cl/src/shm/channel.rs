@@ -1,0 +1,343 @@
+//! One pair of processes that share memory: what each writes and the other reads.
+
+use super::handshake::{self, Heard, Offer};
+use super::ring::{Broken, Consumer, INLINE_MAX, Producer, Record};
+use crate::pool::{Buf, Foreign, Layout, Loans, Pool, Returns};
+use crate::region::Region;
+use cl_base::PeerId;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+/// Buffers out on loan before those that came back are looked for at every loan: enough to be worth the
+/// look, which costs a cache line's transfer, and few, so that hot buffers are reused.
+const RECLAIM_AT: usize = 8;
+
+/// Where things lie in the region that one side makes for what it sends. What the other side writes is in
+/// cache lines of its own.
+///
+/// ```text
+///  0          8         64                128             128 + 8 words
+///  ┌──────────┬─────────┬─────────────────┬───────────────┬─────────────────────────┐
+///  │ consumed │ asleep  │ head of returns │ the ring      │ links of returns        │
+///  └──────────┴─────────┴─────────────────┴───────────────┴─────────────────────────┘
+/// ```
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    ring_words: usize,
+    slots: u32,
+}
+
+impl Plan {
+    const HEAD: usize = 64;
+    const RING: usize = 128;
+
+    fn links(self) -> usize {
+        Plan::RING + self.ring_words * 8
+    }
+
+    fn len(self) -> usize {
+        (self.links() + Returns::next_len(self.slots)).next_multiple_of(8)
+    }
+
+    fn returns(self, region: &Arc<Region>) -> Returns {
+        Returns::new(Arc::clone(region), Plan::HEAD, self.links(), self.slots)
+    }
+}
+
+/// One direction: its region, and where its words are.
+#[derive(Debug)]
+struct Way {
+    region: Arc<Region>,
+    ring: std::ops::Range<usize>,
+}
+
+impl Way {
+    fn new(region: Arc<Region>, plan: Plan) -> Way {
+        let ring = Plan::RING..plan.links();
+        let _ = (region.words(0..16), region.words(ring.clone()));
+        Way { region, ring }
+    }
+
+    #[inline]
+    fn ring(&self) -> &[AtomicU64] {
+        self.region.words(self.ring.clone())
+    }
+
+    /// Words that the reader has told to be consumed.
+    #[inline]
+    fn consumed(&self) -> &AtomicU64 {
+        &self.region.words(0..8)[0]
+    }
+
+    /// Not zero while the reader sleeps, or is about to.
+    #[inline]
+    fn asleep(&self) -> &AtomicU64 {
+        &self.region.words(8..16)[0]
+    }
+}
+
+/// What the other side shares with us.
+#[derive(Debug)]
+struct Inbox {
+    way: Way,
+    consumer: Consumer,
+    foreign: Arc<Foreign>,
+    bell: OwnedFd,
+}
+
+/// How a channel stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// We have connected; the other side has not answered.
+    Calling,
+    /// Both sides share.
+    Open,
+    /// The other side takes no more messages; what it wrote is still read.
+    Left,
+    /// The other side is gone; what it wrote is still read.
+    Ended,
+    /// The other side has broken the layout. Nothing more is taken from it.
+    Broken,
+}
+
+/// Why a message was not put into the channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// No room now.
+    Now,
+    /// The other side is gone.
+    ForGood,
+}
+
+/// What a look into the channel found.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// A message, and whether it was copied.
+    Message(Buf, bool),
+    /// Nothing.
+    Nothing,
+    /// No buffer to copy a message into.
+    Starved,
+    /// The other side has broken the layout.
+    Broken,
+}
+
+/// Our end.
+#[derive(Debug)]
+pub(super) struct Channel {
+    /// The connection to the other process, whose end is its end.
+    pub(super) link: Arc<OwnedFd>,
+    /// Who is at the other end: when we have called, whom we called.
+    pub(super) peer: PeerId,
+    pub(super) addr: SocketAddr,
+    pub(super) state: State,
+    out: Way,
+    producer: Producer,
+    loans: Loans,
+    inbox: Option<Inbox>,
+}
+
+impl Channel {
+    /// Our end of a connection, our offer sent.
+    pub(super) fn new(
+        link: OwnedFd,
+        me: (PeerId, SocketAddr),
+        peer: (PeerId, SocketAddr),
+        ring_words: usize,
+        pool: &Pool,
+        bell: &OwnedFd,
+    ) -> io::Result<Channel> {
+        let plan = Plan { ring_words, slots: pool.slots() };
+        let (region, file) = Region::new(c"cl-ring", plan.len())?;
+        handshake::send_offer(&link, me, ring_words, pool, &file, bell)?;
+        let region = Arc::new(region);
+        Ok(Channel {
+            link: Arc::new(link),
+            peer: peer.0,
+            addr: peer.1,
+            state: State::Calling,
+            producer: Producer::default(),
+            loans: Loans::new(pool, plan.returns(&region)),
+            out: Way::new(region, plan),
+            inbox: None,
+        })
+    }
+
+    /// Takes up what the other side offers.
+    pub(super) fn open(&mut self, offer: Offer) -> io::Result<()> {
+        let slots = Layout::new(&offer.pool).map_or(0, |layout| layout.slots());
+        let plan = Plan { ring_words: offer.ring_words, slots };
+        let region = Arc::new(Region::of(&offer.region, plan.len())?);
+        let returns = plan.returns(&region);
+        let foreign = Foreign::new(&offer.arena, &offer.pool, returns, Arc::clone(&self.link))?;
+        self.inbox = Some(Inbox {
+            way: Way::new(region, plan),
+            consumer: Consumer::default(),
+            foreign: Arc::new(foreign),
+            bell: offer.bell,
+        });
+        self.state = State::Open;
+        Ok(())
+    }
+
+    /// Hears what comes over the connection: an offer, or its end. True if something has changed.
+    pub(super) fn tend(&mut self) -> io::Result<bool> {
+        if self.state == State::Ended {
+            return Ok(false);
+        }
+        // Also of a broken one the end is awaited, for it may have our buffers until then.
+        match handshake::hear(&self.link)? {
+            Heard::Nothing => Ok(false),
+            Heard::Goodbye => {
+                self.state = State::Left;
+                Ok(true)
+            }
+            Heard::End => {
+                self.state = State::Ended;
+                Ok(true)
+            }
+            Heard::Offer(offer) => {
+                let expected =
+                    self.state == State::Calling && offer.peer == self.peer && offer.addr == self.addr;
+                if !expected {
+                    let why = format!("{} at {} answers, not {}", offer.peer, offer.addr, self.peer);
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+                }
+                self.open(*offer).map(|()| true)
+            }
+        }
+    }
+
+    /// Hands over a message: a short one as a copy, a longer one by lending its buffer. `Ok` tells whether it
+    /// was copied.
+    #[inline]
+    pub(super) fn send(&mut self, buf: Buf, copy_max: usize) -> Result<bool, (Buf, Full)> {
+        if self.is_over() {
+            return Err((buf, Full::ForGood));
+        }
+        if buf.len() <= copy_max {
+            return match self.producer.put(self.out.ring(), self.out.consumed(), &[&buf]) {
+                true => Ok(true),
+                false => Err((buf, Full::Now)),
+            };
+        }
+        if self.loans.count() >= RECLAIM_AT {
+            self.reclaim();
+        }
+        if !self.producer.has_room_for_loan(self.out.ring(), self.out.consumed()) {
+            return Err((buf, Full::Now));
+        }
+        // A buffer that was itself lent to us must go back to where it came from: its contents move on in
+        // one of ours.
+        let (buf, copied) = match self.loans.own(buf) {
+            Ok(own) => own,
+            Err(buf) => return Err((buf, Full::Now)),
+        };
+        let loan = self.loans.lend(buf);
+        self.producer.put_loan(self.out.ring(), self.out.consumed(), loan);
+        Ok(copied)
+    }
+
+    /// Hands over a message of at most [`INLINE_MAX`] bytes in parts, as a copy.
+    #[inline]
+    pub(super) fn send_parts(&mut self, parts: &[&[u8]]) -> Result<(), Full> {
+        debug_assert!(parts.iter().map(|p| p.len()).sum::<usize>() <= INLINE_MAX);
+        if self.is_over() {
+            return Err(Full::ForGood);
+        }
+        match self.producer.put(self.out.ring(), self.out.consumed(), parts) {
+            true => Ok(()),
+            false => Err(Full::Now),
+        }
+    }
+
+    /// Wakes the other side if it sleeps. To be called after what it is to see has been sent.
+    #[inline]
+    pub(super) fn ring_bell(&self) {
+        // Pairs with the fence in `set_asleep`: either the reader sees the message, or we see it asleep.
+        fence(Ordering::SeqCst);
+        if self.out.asleep().load(Ordering::Relaxed) != 0 {
+            self.wake();
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
+        if let Some(inbox) = &self.inbox {
+            // A full counter is a bell that rings already.
+            let _ = rustix::io::write(&inbox.bell, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// The next message from the other side.
+    #[inline]
+    pub(super) fn recv(&mut self, pool: &Pool) -> Found {
+        let Some(Inbox { way, consumer, foreign, .. }) = &mut self.inbox else { return Found::Nothing };
+        let ring = way.ring();
+        match consumer.peek(ring) {
+            Ok(None) => Found::Nothing,
+            Ok(Some(Record::Inline(len))) => {
+                let Ok(mut buf) = pool.alloc(len) else { return Found::Starved };
+                consumer.copy(ring, buf.spare_mut(len));
+                buf.grow(len);
+                consumer.done(ring, way.consumed(), len);
+                Found::Message(buf, true)
+            }
+            Ok(Some(Record::Lent(loan))) => {
+                let end = loan.start.checked_add(loan.len);
+                match end.and_then(|end| foreign.borrow(loan.slot, loan.start..end)) {
+                    Some(buf) => {
+                        consumer.done(ring, way.consumed(), 8);
+                        Found::Message(buf, false)
+                    }
+                    None => Found::Broken,
+                }
+            }
+            Err(Broken) => Found::Broken,
+        }
+    }
+
+    /// Tells the other side whether we sleep.
+    pub(super) fn set_asleep(&self, asleep: bool) {
+        if let Some(inbox) = &self.inbox {
+            inbox.way.asleep().store(asleep.into(), Ordering::Relaxed);
+        }
+    }
+
+    /// True if nothing waits to be received.
+    pub(super) fn is_empty(&self) -> bool {
+        self.inbox.as_ref().is_none_or(|inbox| inbox.consumer.is_empty(inbox.way.ring()))
+    }
+
+    /// Takes back buffers that the other side is done with.
+    pub(super) fn reclaim(&mut self) {
+        if !self.loans.reclaim() {
+            tracing::warn!(peer = %self.peer, "it gave back a buffer that it did not have");
+            self.state = State::Broken;
+        }
+    }
+
+    /// True if nothing can be sent any more.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, State::Left | State::Ended | State::Broken)
+    }
+
+    /// Buffers that the other side has.
+    pub(super) fn lent(&self) -> usize {
+        self.loans.count()
+    }
+
+    /// Tells the other side that we are done, except with the buffers it lent us.
+    pub(super) fn leave(&self) {
+        handshake::say_goodbye(&self.link);
+    }
+
+    /// Takes back everything, the connection having ended.
+    pub(super) fn bury(mut self) {
+        assert_eq!(self.state, State::Ended, "buried alive");
+        self.loans.reclaim_from_the_gone();
+    }
+}

@@ -1,0 +1,229 @@
+//! The single-producer, single-consumer ring between two processes.
+//!
+//! A ring is a power of two of 64-bit words. A record is a header word that is not zero, and behind it its
+//! contents in whole words; the producer writes the contents first, then clears the word behind the record,
+//! where the next header will be, and then publishes the header. So the consumer polls one word, which lies
+//! in the cache line of the contents when these are short: a message costs one transfer of that line. What has been consumed is
+//! told to the producer only every eighth of the ring, for telling costs a transfer too.
+//!
+//! All words are atomics: whatever the process on the other side writes there, reading it is defined, and
+//! what was read is checked before it is believed.
+
+use super::sync::{AtomicU64, Ordering};
+use crate::pool::Loan;
+
+/// Bytes that are copied into the ring at most; longer messages are lent.
+pub(crate) const INLINE_MAX: usize = 1024;
+
+/// Set in every header, so that none is zero.
+const PRESENT: u64 = 1 << 63;
+const KIND: u32 = 32;
+
+/// What a record is.
+#[repr(u64)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The rest of the ring is unused; the next record is at its beginning.
+    Skip = 0,
+    /// A message, copied.
+    Inline = 1,
+    /// A message lent: behind the header the slot's number, and where in the slot the contents begin.
+    Lent = 2,
+}
+
+fn header(kind: Kind, len: usize) -> u64 {
+    PRESENT | (kind as u64) << KIND | len as u64
+}
+
+/// The words that a record of `len` bytes of contents takes, its header included.
+fn words(len: usize) -> usize {
+    1 + len.div_ceil(8)
+}
+
+/// The end that writes.
+#[derive(Debug, Default)]
+pub(crate) struct Producer {
+    /// Words written since the beginning.
+    at: u64,
+    /// Words known to be consumed.
+    consumed: u64,
+}
+
+/// The end that reads.
+#[derive(Debug, Default)]
+pub(crate) struct Consumer {
+    /// Words read since the beginning.
+    at: u64,
+    /// And told to the producer.
+    told: u64,
+}
+
+/// What the consumer found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// A message of so many bytes, to be taken with [`Consumer::copy`].
+    Inline(usize),
+    /// A buffer lent to us.
+    Lent(Loan),
+}
+
+/// The producer has written what cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Broken;
+
+impl Producer {
+    /// Writes a message of the bytes of `parts`, if there is room.
+    #[inline]
+    pub(crate) fn put(&mut self, ring: &[AtomicU64], consumed: &AtomicU64, parts: &[&[u8]]) -> bool {
+        let len = parts.iter().map(|part| part.len()).sum::<usize>();
+        debug_assert!(len <= INLINE_MAX);
+        let need = words(len);
+        let Some(at) = self.reserve(ring, consumed, need) else { return false };
+        match parts {
+            [whole] => copy_in(&ring[at + 1..at + need], whole),
+            _ => {
+                // Gathered on the stack first: parts need not end at whole words.
+                let mut all = [0; INLINE_MAX];
+                let mut end = 0;
+                for part in parts {
+                    all[end..end + part.len()].copy_from_slice(part);
+                    end += part.len();
+                }
+                copy_in(&ring[at + 1..at + need], &all[..end]);
+            }
+        }
+        self.publish(ring, at, need, header(Kind::Inline, len));
+        true
+    }
+
+    /// True if a loan can be written now.
+    #[inline]
+    pub(crate) fn has_room_for_loan(&mut self, ring: &[AtomicU64], consumed: &AtomicU64) -> bool {
+        self.reserve(ring, consumed, 2).is_some()
+    }
+
+    /// Writes that a buffer is lent.
+    ///
+    /// # Panics
+    /// If there is no room.
+    #[inline]
+    pub(crate) fn put_loan(&mut self, ring: &[AtomicU64], consumed: &AtomicU64, loan: Loan) {
+        let at = self.reserve(ring, consumed, 2).expect("the caller has looked whether there is room");
+        ring[at + 1].store(u64::from(loan.slot) | u64::from(loan.start) << 32, Ordering::Relaxed);
+        self.publish(ring, at, 2, header(Kind::Lent, loan.len as usize));
+    }
+
+    /// The index at which `need` words and the next header can be written, or `None` if the ring is full.
+    #[inline]
+    fn reserve(&mut self, ring: &[AtomicU64], consumed: &AtomicU64, need: usize) -> Option<usize> {
+        let mask = ring.len() - 1;
+        let at = self.at as usize & mask;
+        // A record does not wrap around, and the header behind it does not either.
+        let skip = if at + need < ring.len() { 0 } else { ring.len() - at };
+        let end = self.at + (skip + need + 1) as u64;
+        if end - self.consumed > ring.len() as u64 {
+            let told = consumed.load(Ordering::Acquire);
+            // What cannot be is ignored: the ring then looks full.
+            if told > self.consumed && told <= self.at {
+                self.consumed = told;
+            }
+            if end - self.consumed > ring.len() as u64 {
+                return None;
+            }
+        }
+        if skip == 0 {
+            return Some(at);
+        }
+        ring[0].store(0, Ordering::Relaxed);
+        ring[at].store(header(Kind::Skip, 0), Ordering::Release);
+        self.at += skip as u64;
+        Some(0)
+    }
+
+    #[inline]
+    fn publish(&mut self, ring: &[AtomicU64], at: usize, need: usize, header: u64) {
+        ring[at + need].store(0, Ordering::Relaxed);
+        // Release: whoever sees the header sees the contents, and the cleared word behind them.
+        ring[at].store(header, Ordering::Release);
+        self.at += need as u64;
+    }
+}
+
+impl Consumer {
+    /// What is next, if anything is; [`Consumer::done`] takes it off the ring.
+    #[inline]
+    pub(crate) fn peek(&mut self, ring: &[AtomicU64]) -> Result<Option<Record>, Broken> {
+        let mask = ring.len() - 1;
+        let mut at = self.at as usize & mask;
+        let mut header = ring[at].load(Ordering::Acquire);
+        if header == 0 {
+            return Ok(None);
+        }
+        if header == self::header(Kind::Skip, 0) && at != 0 {
+            self.at += (ring.len() - at) as u64;
+            at = 0;
+            header = ring[0].load(Ordering::Acquire);
+            if header == 0 {
+                return Ok(None);
+            }
+        }
+        let len = header as u32 as usize;
+        if header == self::header(Kind::Inline, len) && len <= INLINE_MAX && at + words(len) < ring.len() {
+            return Ok(Some(Record::Inline(len)));
+        }
+        if header == self::header(Kind::Lent, len) && at + 2 < ring.len() {
+            let place = ring[at + 1].load(Ordering::Relaxed);
+            let loan = Loan { slot: place as u32, start: (place >> 32) as u32, len: len as u32 };
+            return Ok(Some(Record::Lent(loan)));
+        }
+        Err(Broken)
+    }
+
+    /// True if nothing is next. Unlike [`Consumer::peek`] it changes nothing.
+    pub(crate) fn is_empty(&self, ring: &[AtomicU64]) -> bool {
+        ring[self.at as usize & (ring.len() - 1)].load(Ordering::Acquire) == 0
+    }
+
+    /// Copies the message just found.
+    #[inline]
+    pub(crate) fn copy(&self, ring: &[AtomicU64], into: &mut [u8]) {
+        let at = self.at as usize & (ring.len() - 1);
+        copy_out(&ring[at + 1..at + words(into.len())], into);
+    }
+
+    /// Takes a record of `len` bytes (of a loan: 8) off the ring.
+    #[inline]
+    pub(crate) fn done(&mut self, ring: &[AtomicU64], consumed: &AtomicU64, len: usize) {
+        self.at += words(len) as u64;
+        if self.at - self.told >= ring.len() as u64 / 8 {
+            // Release: what was copied out has been read before the producer writes there again.
+            consumed.store(self.at, Ordering::Release);
+            self.told = self.at;
+        }
+    }
+}
+
+#[inline]
+fn copy_in(to: &[AtomicU64], from: &[u8]) {
+    let (whole, rest) = from.as_chunks::<8>();
+    for (to, from) in to.iter().zip(whole) {
+        to.store(u64::from_le_bytes(*from), Ordering::Relaxed);
+    }
+    if !rest.is_empty() {
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        to[whole.len()].store(u64::from_le_bytes(last), Ordering::Relaxed);
+    }
+}
+
+#[inline]
+fn copy_out(from: &[AtomicU64], to: &mut [u8]) {
+    let (whole, rest) = to.as_chunks_mut::<8>();
+    for (to, from) in whole.iter_mut().zip(from) {
+        *to = from.load(Ordering::Relaxed).to_le_bytes();
+    }
+    if !rest.is_empty() {
+        let last = from[whole.len()].load(Ordering::Relaxed).to_le_bytes();
+        rest.copy_from_slice(&last[..rest.len()]);
+    }
+}

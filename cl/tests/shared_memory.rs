@@ -1,0 +1,204 @@
+//! Messages between processes of one host: here between two endpoints, of which one is often a child process
+//! that can be killed.
+
+use cl::{Endpoint, EndpointConfig, Received, SharedMemory, SharedMemoryConfig, TransportKind};
+use cl_base::PeerId;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+const ALICE: PeerId = PeerId::new(1, 0);
+const BOB: PeerId = PeerId::new(2, 0);
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn config(me: PeerId) -> EndpointConfig {
+    EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)))
+}
+
+fn open(me: PeerId) -> Endpoint {
+    Endpoint::open(config(me)).unwrap()
+}
+
+fn poll_until(endpoint: &mut Endpoint) -> Received {
+    let start = Instant::now();
+    loop {
+        if let Some(received) = endpoint.poll() {
+            return received;
+        }
+        assert!(start.elapsed() < LIMIT, "nothing arrives: {endpoint:?} {:?}", endpoint.stats());
+    }
+}
+
+fn wait(mut until: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !until() {
+        assert!(start.elapsed() < LIMIT, "waited in vain");
+    }
+}
+
+fn pattern(len: usize, seed: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 31 + seed) as u8).collect()
+}
+
+#[test]
+fn messages_of_every_length_go_through_shared_memory_in_order() {
+    let (mut a, mut b) = (open(ALICE), open(BOB));
+    a.resolve(BOB, b.local_addr());
+    assert_eq!(a.path(BOB).unwrap().kind, TransportKind::SharedMemory);
+    for round in 0..200 {
+        for len in [0, 1, 7, 8, 9, 63, 1000, 1023, 1024, 1025, 5000, 65_000, 1 << 20] {
+            let sent = pattern(len, round);
+            a.send(BOB, a.alloc_copy(&sent).unwrap()).unwrap();
+            let received = poll_until(&mut b);
+            assert_eq!((received.from, received.addr), (ALICE, a.local_addr()));
+            assert!(received.buf[..] == sent[..], "{len} bytes, round {round}");
+            // And back, in the very buffer.
+            b.send_to(received.from, received.addr, received.buf).unwrap();
+            assert!(poll_until(&mut a).buf[..] == sent[..], "{len} bytes back, round {round}");
+        }
+    }
+    assert_eq!(a.stats().shared_sent, a.stats().messages_sent);
+    assert_eq!((a.stats().datagrams_sent, b.stats().datagrams_sent), (0, 0));
+}
+
+#[test]
+fn messages_longer_than_the_bound_are_not_copied_and_nothing_is_allocated_for_them() {
+    let lent = SharedMemory::Auto(SharedMemoryConfig { copy_max: 0, ..SharedMemoryConfig::default() });
+    let mut a = Endpoint::open(EndpointConfig { shared_memory: lent, ..config(ALICE) }).unwrap();
+    let mut b = open(BOB);
+    a.resolve(BOB, b.local_addr());
+    for len in [1, 100, 60_000] {
+        for _ in 0..1000 {
+            a.send(BOB, a.alloc_copy(&pattern(len, 1)).unwrap()).unwrap();
+            assert_eq!(poll_until(&mut b).buf.len(), len);
+        }
+    }
+    assert_eq!((a.stats().copies, b.stats().copies), (0, 0));
+    wait(|| {
+        a.poll();
+        a.shared() == (1, 0)
+    });
+}
+
+#[test]
+fn a_receiver_that_does_not_poll_stops_the_sender_and_loses_nothing() {
+    let (mut a, mut b) = (open(ALICE), open(BOB));
+    a.resolve(BOB, b.local_addr());
+    for len in [50, 3000] {
+        let mut sent = 0;
+        let refused = loop {
+            let mut buf = match a.alloc(len) {
+                Ok(buf) => buf,
+                Err(_) => break None,
+            };
+            buf.resize(len);
+            buf[..4].copy_from_slice(&u32::to_le_bytes(sent));
+            match a.send(BOB, buf) {
+                Ok(()) => sent += 1,
+                Err(error) => break Some(error),
+            }
+        };
+        if let Some(error) = refused {
+            assert!(error.is_backpressure());
+        }
+        assert!(sent > 100 && sent < 10_000, "{sent} messages of {len} bytes");
+        for n in 0..sent {
+            assert_eq!(poll_until(&mut b).buf[..4], n.to_le_bytes());
+        }
+        wait(|| {
+            a.poll();
+            a.shared().1 == 0
+        });
+    }
+}
+
+#[test]
+fn who_shares_no_memory_is_reached_by_the_network_and_the_reason_is_told() {
+    let mut a = open(ALICE);
+    let mut b = Endpoint::open(EndpointConfig { shared_memory: SharedMemory::Never, ..config(BOB) }).unwrap();
+    a.resolve(BOB, b.local_addr());
+    let path = a.path(BOB).unwrap();
+    assert_ne!(path.kind, TransportKind::SharedMemory);
+    assert!(path.reason.contains("no endpoint of this host shares memory"), "{}", path.reason);
+    a.send(BOB, a.alloc_copy(b"by the network").unwrap()).unwrap();
+    assert_eq!(&poll_until(&mut b).buf[..], b"by the network");
+}
+
+#[test]
+fn who_starts_later_is_found_later_and_who_starts_anew_is_another() {
+    let mut a = open(ALICE);
+    let addr = {
+        let b = open(BOB);
+        b.local_addr()
+    };
+    a.resolve(BOB, addr);
+    assert_ne!(a.path(BOB).unwrap().kind, TransportKind::SharedMemory);
+    for life in 0..3u8 {
+        let mut b = Endpoint::open(EndpointConfig { bind: addr, ..config(BOB) }).unwrap();
+        wait(|| {
+            a.poll();
+            a.path(BOB).unwrap().kind == TransportKind::SharedMemory
+        });
+        a.send(BOB, a.alloc_copy(&[life; 3]).unwrap()).unwrap();
+        assert_eq!(poll_until(&mut b).buf[..], [life; 3]);
+        drop(b);
+        wait(|| {
+            a.poll();
+            a.path(BOB).unwrap().kind != TransportKind::SharedMemory
+        });
+        wait(|| {
+            a.poll();
+            a.shared() == (0, 0)
+        });
+    }
+}
+
+#[test]
+fn buffers_outlive_the_endpoints_of_both_sides() {
+    let (mut a, mut b) = (open(ALICE), open(BOB));
+    a.resolve(BOB, b.local_addr());
+    let sent = pattern(50_000, 3);
+    a.send(BOB, a.alloc_copy(&sent).unwrap()).unwrap();
+    let received = poll_until(&mut b);
+    drop(b);
+    // The borrower's endpoint has gone, its buffer has not: it must not be reused.
+    wait(|| {
+        a.poll();
+        a.path(BOB).unwrap().kind != TransportKind::SharedMemory
+    });
+    assert_eq!(a.shared(), (1, 1));
+    drop(a);
+    assert!(received.buf[..] == sent[..]);
+}
+
+#[test]
+fn a_sleeper_is_woken() {
+    let (mut a, mut b) = (open(ALICE), open(BOB));
+    a.resolve(BOB, b.local_addr());
+    b.resolve(ALICE, a.local_addr());
+    let echo = std::thread::spawn(move || {
+        let mut echoed = 0;
+        while echoed < 2000 {
+            match b.poll() {
+                Some(received) => {
+                    b.send(ALICE, received.buf).unwrap();
+                    echoed += 1;
+                }
+                None => b.park(Some(LIMIT)).unwrap(),
+            }
+        }
+        b
+    });
+    for round in 0..2000u32 {
+        a.send(BOB, a.alloc_copy(&round.to_le_bytes()).unwrap()).unwrap();
+        let start = Instant::now();
+        let received = loop {
+            match a.poll() {
+                Some(received) => break received,
+                None => a.park(Some(LIMIT)).unwrap(),
+            }
+        };
+        assert_eq!(received.buf[..], round.to_le_bytes());
+        assert!(start.elapsed() < LIMIT / 2, "the bell was not rung");
+    }
+    assert_eq!(echo.join().unwrap().stats().messages_received, 2000);
+}
