@@ -34,6 +34,9 @@ const EVENTS: usize = 64;
 /// Names of what is watched.
 const LISTENER: u64 = u64::MAX;
 const BELL: u64 = u64::MAX - 1;
+const STRANGER: u64 = u64::MAX - 2;
+/// Connections of which it is not known yet whose they are.
+const STRANGERS_MAX: usize = 64;
 
 /// Names a channel of an endpoint. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +83,8 @@ pub(crate) struct Shm {
     bell: OwnedFd,
     /// Watches the listener, the bell and all connections.
     watch: OwnedFd,
+    /// Those who have connected and not said yet who they are.
+    strangers: Vec<OwnedFd>,
     slots: Vec<Slot>,
     births: u32,
     /// Where the next look begins, so that every channel has its turn.
@@ -114,6 +119,7 @@ impl Shm {
             listener,
             bell,
             watch,
+            strangers: Vec::new(),
             slots: Vec::new(),
             births: 0,
             turn: 0,
@@ -260,7 +266,12 @@ impl Shm {
         let count = epoll::wait(&self.watch, &mut events, Some(&at_once)).unwrap_or(0);
         for event in &events[..count] {
             match event.data.u64() {
-                LISTENER => self.accept(),
+                // Most who connect say at once who they are.
+                LISTENER => {
+                    self.accept();
+                    self.greet();
+                }
+                STRANGER => self.greet(),
                 BELL => self.hush(),
                 index => self.hear(index as usize),
             }
@@ -275,14 +286,38 @@ impl Shm {
     }
 
     fn accept(&mut self) {
-        while let Ok(Some(link)) = handshake::accept_from(&self.listener) {
-            // The offer was sent before the connection could be accepted: it is there, or it never comes.
+        loop {
+            match handshake::accept_from(&self.listener) {
+                Ok(Some(link)) if self.strangers.len() < STRANGERS_MAX => {
+                    let data = epoll::EventData::new_u64(STRANGER);
+                    if epoll::add(&self.watch, &link, data, epoll::EventFlags::IN).is_ok() {
+                        self.strangers.push(link);
+                    }
+                }
+                Ok(Some(_)) => tracing::warn!("too many peers connect at once and say nothing"),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "a peer that wants to share memory is refused");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Hears those who have connected and not said who they are.
+    fn greet(&mut self) {
+        for link in std::mem::take(&mut self.strangers) {
             let admitted = match handshake::hear(&link) {
+                Ok(handshake::Heard::Nothing) => {
+                    self.strangers.push(link);
+                    continue;
+                }
+                Ok(handshake::Heard::Goodbye | handshake::Heard::End) => continue,
                 Ok(handshake::Heard::Offer(offer)) => {
                     let peer = (offer.peer, offer.addr);
+                    let _ = epoll::delete(&self.watch, &link);
                     self.admit(link, peer, Some(*offer)).map(|id| (id, peer))
                 }
-                Ok(_) => continue,
                 Err(error) => Err(error),
             };
             match admitted {
@@ -299,6 +334,8 @@ impl Shm {
             Ok(true) if channel.state == State::Open && before == State::Calling => {
                 channel.set_asleep(self.asleep);
                 let peer = channel.peer;
+                // What was sent before there was a bell may lie before a sleeper.
+                self.unrung.push(index as u32);
                 self.events.push_back(ChannelEvent::Opened(peer));
             }
             Ok(_) => {}
@@ -340,6 +377,7 @@ impl Shm {
 
     /// Asks the others to ring the bell. False if something has arrived already.
     pub(crate) fn prepare_park(&mut self) -> bool {
+        self.flush();
         self.asleep = true;
         self.live().for_each(|channel| channel.set_asleep(true));
         // Pairs with the fence in `ring_bell`.

@@ -198,7 +198,7 @@ fn a_sleeper_is_woken() {
             }
         };
         assert_eq!(received.buf[..], round.to_le_bytes());
-        assert!(start.elapsed() < LIMIT / 2, "the bell was not rung");
+        assert!(start.elapsed() < LIMIT / 2, "the bell was not rung in round {round}");
     }
     assert_eq!(echo.join().unwrap().stats().messages_received, 2000);
 }
