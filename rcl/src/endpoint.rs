@@ -1,20 +1,28 @@
+use crate::memory::PoolMemory;
+use crate::{Event, SendError};
 use cl::for_rcl::transmit;
-use cl::{Clock, OpenError, Refusal};
+use cl::{Buf, Clock, Exhausted, OpenError};
 use cl_base::{Incarnation, PeerId, Time};
-use rcl_proto::{Config, Counters, Event, HEADER_LEN, Node, SendError};
+use rcl_proto::{Config, Counters, HEADER_LEN, Node, Sink, Sizes, Source, TransferId};
 use std::io::IoSlice;
 use std::net::SocketAddr;
+use std::time::Duration;
 
-/// Frames taken from the network between two rounds of sending: enough that one acknowledgement answers
-/// many segments, few enough that it does not come late.
-const FRAMES_PER_ROUND: usize = 32;
+/// Frames taken from the network in one call of `poll` that hands nothing out: enough for a message of
+/// many segments, few enough that the caller gets its turn.
+const FRAMES_PER_POLL: usize = 64;
+/// When to try again after the socket has taken no more.
+const BUSY_RETRY: Duration = Duration::from_micros(500);
+/// A window smaller than this cannot show which of its segments are lost.
+const WINDOW_MIN: usize = 4;
 
 /// How to open an [`Endpoint`].
 #[derive(Clone, Debug)]
 pub struct EndpointConfig {
     /// The endpoint below.
     pub cl: cl::EndpointConfig,
-    /// The protocol's settings. `segment_len` is set to what the endpoint below carries in one datagram.
+    /// The protocol's settings. `segment_len` is set to what the endpoint below carries in one datagram, the
+    /// windows and the length of messages are limited to what its socket and its pool hold.
     pub protocol: Config,
 }
 
@@ -29,9 +37,10 @@ impl EndpointConfig {
 #[derive(Debug)]
 pub struct Endpoint {
     cl: cl::Endpoint,
-    node: Node,
+    node: Node<PoolMemory>,
     clock: Clock,
-    next_deadline: Time,
+    /// The socket took no more; there may be something to send.
+    busy_until: Time,
 }
 
 impl Endpoint {
@@ -43,13 +52,17 @@ impl Endpoint {
         let cl = cl::Endpoint::open(config.cl)?;
         let mut protocol = config.protocol;
         protocol.segment_len = cl.unfragmented_len_max() - HEADER_LEN;
-        // What is on the way to a slow receiver lies in its socket buffer. A peer's cannot be known, but it is
-        // likely as large as ours.
+        // What is on its way to us lies in our socket's buffer until it is polled, and in the pool's buffers
+        // until it is read; the half of these is for what is sent.
         let datagrams = cl.receive_buffer() / 2 / cl.mtu();
-        protocol.window = protocol.window.min(datagrams as u64).max(4);
+        let bufs = cl.pool().available(cl.mtu()) / 2;
+        protocol.window = protocol.window.min(datagrams).min(bufs).max(WINDOW_MIN);
+        protocol.window_of_all = protocol.window_of_all.min(bufs).max(WINDOW_MIN);
+        protocol.message_len_max = protocol.message_len_max.min(cl.pool().capacity_max());
         let clock = Clock::new();
-        let node = Node::new(protocol, Incarnation(clock.now().as_nanos()));
-        Ok(Endpoint { cl, node, clock, next_deadline: Time::MAX })
+        let memory = PoolMemory(cl.pool().clone());
+        let node = Node::new(protocol, Incarnation(clock.now().as_nanos()), memory);
+        Ok(Endpoint { cl, node, clock, busy_until: Time::MAX })
     }
 
     /// The address the socket is bound to.
@@ -62,32 +75,80 @@ impl Endpoint {
         &self.cl
     }
 
-    /// Frames that came to nothing.
+    /// An empty buffer with room for `len` bytes.
+    ///
+    /// # Errors
+    /// [`Exhausted`] if there is none; buffers come back as messages are acknowledged or dropped.
+    pub fn alloc(&self, len: usize) -> Result<Buf, Exhausted> {
+        self.cl.alloc(len)
+    }
+
+    /// A buffer that holds a copy of `contents`.
+    ///
+    /// # Errors
+    /// As [`Endpoint::alloc`].
+    pub fn alloc_copy(&self, contents: &[u8]) -> Result<Buf, Exhausted> {
+        self.cl.alloc_copy(contents)
+    }
+
+    /// What the connections have done, and frames that came to nothing, by reason.
     pub fn counters(&self) -> Counters {
         self.node.counters()
+    }
+
+    /// The state of the connection to `peer`, if there is one.
+    pub fn sizes(&self, peer: PeerId) -> Option<Sizes> {
+        self.node.sizes(peer)
     }
 
     /// Calls `peer` at `addr`, unless there is a connection. Messages may be sent at once.
     /// [`Event::Connected`] says that the peer has answered, [`Event::Closed`] that it has not.
     pub fn connect(&mut self, peer: PeerId, addr: SocketAddr) {
         self.cl.resolve(peer, addr);
-        self.node.connect(self.clock.now(), peer);
+        self.node.connect(self.clock.now(), peer, addr);
         self.flush();
     }
 
-    /// Accepts a message for `peer` and sends what may be sent.
+    /// Accepts a message for `peer`, without copying it. Small messages wait for others to share their
+    /// datagram, until the next [`Endpoint::poll`] or [`Endpoint::flush`].
     ///
     /// # Errors
     /// [`SendError`] hands the message back.
-    pub fn send(&mut self, peer: PeerId, message: Vec<u8>) -> Result<(), SendError> {
-        self.node.send(peer, message)?;
-        self.flush();
+    #[inline]
+    pub fn send(&mut self, peer: PeerId, buf: Buf) -> Result<(), SendError> {
+        if self.node.send(peer, buf)? {
+            self.flush();
+        }
         Ok(())
     }
 
-    /// The oldest message of `peer` not received yet.
-    pub fn receive(&mut self, peer: PeerId) -> Option<Vec<u8>> {
-        self.node.receive(peer)
+    /// Announces a message of any length to `peer`. It is sent once the peer has [accepted](Endpoint::accept)
+    /// it: between the messages that follow, which may overtake it. The announcement has its place among them.
+    /// [`Event::Sent`] says that it has arrived, [`Event::Rejected`] that it is not wanted.
+    ///
+    /// # Errors
+    /// [`rcl_proto::SendError`] hands it back.
+    pub fn send_large(
+        &mut self,
+        peer: PeerId,
+        source: Box<dyn Source>,
+    ) -> Result<TransferId, rcl_proto::SendError<Box<dyn Source>>> {
+        let id = self.node.send_large(peer, source)?;
+        self.flush();
+        Ok(id)
+    }
+
+    /// Takes a message that `peer` has announced. It is put into `sink`, which comes back with
+    /// [`Event::Received`]. Nothing happens if there is none of that name.
+    pub fn accept(&mut self, peer: PeerId, id: TransferId, sink: Box<dyn Sink>) {
+        self.node.accept(peer, id, sink);
+        self.flush();
+    }
+
+    /// Tells `peer` that a message it has announced is not wanted.
+    pub fn reject(&mut self, peer: PeerId, id: TransferId) {
+        self.node.reject(peer, id);
+        self.flush();
     }
 
     /// Ends the connection after all messages accepted have arrived; [`Event::Closed`] says when.
@@ -102,12 +163,14 @@ impl Endpoint {
         self.flush();
     }
 
-    /// Does what is to be done now: receives, acknowledges, sends again. The next event, if there is one;
-    /// call it until there is none.
+    /// The next event, if there is one. Otherwise does what is to be done now: sends, receives, acknowledges,
+    /// sends again.
+    #[inline]
     pub fn poll(&mut self) -> Option<Event> {
         if let Some(event) = self.node.poll_event() {
             return Some(event);
         }
+<<<<<<< HEAD
         for _ in 0..FRAMES_PER_ROUND {
             let Some(received) = self.cl.poll() else { break };
             let cl::Received { from, addr, buf, .. } = received;
@@ -117,41 +180,72 @@ impl Endpoint {
             let known = self.cl.address_of(from);
             if known.is_none() || (ours && known != Some(addr)) {
                 self.cl.resolve(from, addr);
+=======
+        self.poll_network()
+    }
+
+    fn poll_network(&mut self) -> Option<Event> {
+        if self.node.has_work() {
+            self.flush();
+        }
+        for _ in 0..FRAMES_PER_POLL {
+            let Some(cl::Received { from, addr, buf }) = self.cl.poll() else { break };
+            let now = self.clock.now();
+            self.node.on_frame(now, from, addr, buf);
+            if now >= self.next_deadline() {
+                self.on_deadline(now);
+            }
+            if let Some(event) = self.node.poll_event() {
+                return Some(event);
+            }
+            self.transmit(now);
+        }
+        if self.next_deadline() != Time::MAX {
+            let now = self.clock.now();
+            if now >= self.next_deadline() {
+                self.on_deadline(now);
+                self.transmit(now);
+>>>>>>> 283f724 (rcl: messages in pool buffers, packed, acknowledged in passing; large ones are announced)
             }
         }
-        let now = self.clock.now();
-        if now >= self.next_deadline {
-            self.node.on_deadline(now);
-        }
-        self.flush();
         self.node.poll_event()
+    }
+
+    fn on_deadline(&mut self, now: Time) {
+        self.node.on_deadline(now);
+        if self.busy_until <= now {
+            self.transmit(now);
+        }
     }
 
     /// When [`Endpoint::poll`] is to be called though nothing arrives.
     pub fn next_deadline(&self) -> Time {
-        self.next_deadline
+        self.node.next_deadline().min(self.busy_until)
     }
 
     /// Sends what may be sent.
-    fn flush(&mut self) {
-        let now = self.clock.now();
+    pub fn flush(&mut self) {
+        self.transmit(self.clock.now());
+    }
+
+    fn transmit(&mut self, now: Time) {
+        self.busy_until = Time::MAX;
         while let Some(frame) = self.node.poll_transmit(now) {
-            let Some(addr) = self.cl.address_of(frame.to) else {
-                self.node.not_sent(&frame);
-                continue;
-            };
-            let parts = [IoSlice::new(frame.head()), IoSlice::new(frame.body())];
-            match transmit(&mut self.cl, frame.to, addr, &parts) {
+            let parts = [IoSlice::new(frame.head), IoSlice::new(frame.body)];
+            let parts = if frame.body.is_empty() { &parts[..1] } else { &parts[..] };
+            match transmit(&mut self.cl, frame.to, frame.addr, parts) {
                 Ok(()) => {}
-                Err(Refusal::Backpressure) => {
-                    // The next poll tries again.
-                    self.node.not_sent(&frame);
+                Err(cl::Refusal::Backpressure) => {
+                    let (to, sequence) = (frame.to, frame.sequence);
+                    if let Some(sequence) = sequence {
+                        self.node.not_sent(to, sequence);
+                    }
+                    self.busy_until = now + BUSY_RETRY;
                     break;
                 }
                 // As good as lost on the way: the time-out sends it again, or declares the peer dead.
                 Err(error) => tracing::debug!(to = %frame.to, %error, "frame not sent"),
             }
         }
-        self.next_deadline = self.node.next_deadline();
     }
 }

@@ -1,12 +1,21 @@
 //! Reliable FIFO messages for applications.
 //!
 //! An [`Endpoint`] drives the protocol of `rcl-proto` over an endpoint of `cl`, in poll mode: it has no
-//! thread; whoever owns it calls [`Endpoint::poll`]. Messages are sent from where they lie, without copies
-//! in between, and kept until they are acknowledged.
+//! thread; whoever owns it calls [`Endpoint::poll`]. Two parties play ping-pong:
 //!
 //! ```
 //! use cl_base::PeerId;
-//! use rcl::{Endpoint, EndpointConfig, Event};
+//! use rcl::{CloseReason, Endpoint, EndpointConfig, Event};
+//!
+//! /// Polls the ball's way until it has arrived, with the other side polling as well.
+//! fn catch(me: &mut Endpoint, other: &mut Endpoint) -> rcl::Buf {
+//!     loop {
+//!         other.poll();
+//!         if let Some(Event::Message { buf, .. }) = me.poll() {
+//!             return buf;
+//!         }
+//!     }
+//! }
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let (alice, bob) = (PeerId::new(1, 0), PeerId::new(2, 0));
@@ -14,24 +23,66 @@
 //!     let mut b = Endpoint::open(EndpointConfig::new(bob, "127.0.0.1:0".parse()?))?;
 //!
 //!     a.connect(bob, b.local_addr());
-//!     a.send(bob, b"any size, in order, once".to_vec())?;
+//!     let mut ball = a.alloc_copy(b"ping")?;
+//!     for _ in 0..3 {
+//!         a.send(bob, ball)?;
+//!         ball = catch(&mut b, &mut a);
+//!         ball[1] = b'o';
+//!         b.send(alice, ball)?;
+//!         ball = catch(&mut a, &mut b);
+//!         assert_eq!(&ball[..], b"pong");
+//!         ball[1] = b'i';
+//!     }
 //!     a.close(bob);
-//!     loop {
-//!         a.poll();
-//!         match b.poll() {
-//!             Some(Event::Readable(peer)) => {
-//!                 let message = b.receive(peer).expect("it is readable");
-//!                 assert_eq!(message, b"any size, in order, once");
-//!             }
-//!             Some(Event::Closed(_, reason)) => break println!("{reason}"),
-//!             _ => {}
-//!         }
+//!     while !matches!(a.poll(), Some(Event::Closed(_, CloseReason::Graceful))) {
+//!         b.poll();
 //!     }
 //!     Ok(())
 //! }
 //! ```
+//!
+//! # What is guaranteed
+//!
+//! - **Order and exactly once.** Messages of up to 16 MiB from one peer come out in the order in which they
+//!   were accepted for sending, each once and whole, or the connection is reported closed with the reason
+//!   ([`CloseReason`]). Those before the gap have come out by then; of those after it, none.
+//! - **Lives are not mixed.** A peer that has restarted is a new connection; nothing of its former life comes
+//!   out after [`Event::Closed`].
+//! - **A slow reader loses nothing.** A message counts as read when [`Endpoint::poll`] has handed it out. What
+//!   is not read keeps its buffers, for which the peer needs credit to send more; its sends are then refused
+//!   with [`Refusal::Backpressure`].
+//! - **A dead peer is noticed** within [`Config::dead_after`], also while nothing is sent, unless
+//!   [`Config::keep_alive`] is off.
+//! - **Flipped bits are found**, as far as [`Config::checksum`] covers them.
+//! - **Copies.** A message alone in a datagram is sent from the buffer it is in and handed out in the buffer
+//!   it was received in. Messages that share a datagram are copied into it and out of it; messages of several
+//!   datagrams are put together in one buffer. [`Counters::copies`] counts.
+//! - **No thread, no allocation** once the queues have grown to the size in use.
+//!
+//! # Large messages
+//!
+//! What does not fit a buffer, or shall land in a place of the receiver's choice, is announced:
+//! [`Endpoint::send_large`] and [`Event::Announced`] at the other end, which answers with
+//! [`Endpoint::accept`]. The announcement is in order with the messages; the contents flow between those that
+//! follow, and [`Event::Received`] comes when all has arrived.
+//!
+//! # Tuning
+//!
+//! - Small messages are packed until the next [`Endpoint::poll`] or [`Endpoint::flush`]: send many, then
+//!   poll.
+//! - The window is what the socket's receive buffer holds; a larger `net.core.rmem_max` and
+//!   [`cl::EndpointConfig::socket_buffer`] let more be under way on a long path.
+//! - [`Config::checksum`] costs some of the bandwidth of large messages over the loopback device
+//!   when it covers everything.
 
 mod endpoint;
+mod memory;
 
+pub use cl::{Buf, Exhausted};
 pub use endpoint::{Endpoint, EndpointConfig};
-pub use rcl_proto::{CloseReason, Config, Counters, Event, SendError};
+pub use rcl_proto::{Checksum, CloseReason, Config, Counters, Refusal, Sink, Sizes, Source, TransferId};
+
+/// What has happened, and what has arrived.
+pub type Event = rcl_proto::Event<Buf>;
+/// A message that was not accepted for sending, and why.
+pub type SendError = rcl_proto::SendError<Buf>;

@@ -1,44 +1,63 @@
+use crate::wire::Checksum;
 use std::time::Duration;
 
-/// The settings of a [`Node`](crate::Node)'s connections. Both ends may differ.
+/// Segments that may be under way on one connection at the most: what the bitmap of selective
+/// acknowledgements covers.
+pub(crate) const WINDOW_MAX: usize = 4096;
+
+/// The settings of a [`Node`](crate::Node)'s connections. Both ends may differ, except in the checksum: a
+/// frame that is covered less than one's own is refused.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Bytes of contents in a segment: what fits a datagram beside [`HEADER_LEN`](crate::HEADER_LEN).
+    /// Bytes behind the header in a frame: what fits a datagram beside [`HEADER_LEN`](crate::HEADER_LEN).
     pub segment_len: usize,
-    /// Segments the peer may be ahead of what our application has read; at most 256, which is what the
-    /// bitmap of selective acknowledgements covers.
-    pub window: u64,
+    /// Messages up to this many bytes share segments.
+    pub small_len: usize,
+    /// Bytes of small messages that are put into one segment.
+    pub pack_len: usize,
+    /// Segments a peer may be ahead of what our application has read: as many buffers, of `segment_len`
+    /// bytes each, may have to be kept for it. At most 4096.
+    pub window: usize,
+    /// The same for all peers together; each gets its part of it, but two at least.
+    pub window_of_all: usize,
     /// Bytes of messages accepted for sending and not acknowledged yet, before more are refused. A message
     /// longer than this is accepted when nothing else waits.
     pub send_buffer: usize,
-    /// The longest message accepted from a peer, in bytes; a longer one closes the connection.
+    /// The longest message accepted from a peer, in bytes, if it is not announced; a longer one closes the
+    /// connection.
     pub message_len_max: usize,
     /// A peer that says nothing for so long is dead; a little later if this end has not been polled
     /// meanwhile, for then the silence may be its own.
     pub dead_after: Duration,
-    /// Bounds of the retransmission time-out.
+    /// Whether a peer from which nothing is awaited is asked if it lives.
+    pub keep_alive: bool,
+    /// Bounds of the time after which a missing acknowledgement is asked for.
     pub rto_min: Duration,
     /// See `rto_min`.
     pub rto_max: Duration,
     /// Connections at once; peers beyond that are not answered.
     pub connections_max: usize,
+    /// What the checksum of every frame covers.
+    pub checksum: Checksum,
 }
-
-/// Segments that an acknowledgement's bitmap covers.
-pub(crate) const WINDOW_MAX: u64 = 256;
 
 impl Config {
     /// The defaults for segments of `segment_len` bytes.
     pub fn new(segment_len: usize) -> Config {
         Config {
             segment_len,
-            window: WINDOW_MAX,
-            send_buffer: 16 << 20,
-            message_len_max: 1 << 30,
+            small_len: 8 << 10,
+            pack_len: 16 << 10,
+            window: ((4 << 20) / segment_len.max(1)).clamp(16, WINDOW_MAX),
+            window_of_all: WINDOW_MAX,
+            send_buffer: 8 << 20,
+            message_len_max: 16 << 20,
             dead_after: Duration::from_secs(10),
-            rto_min: Duration::from_millis(2),
+            keep_alive: true,
+            rto_min: Duration::from_millis(4),
             rto_max: Duration::from_millis(500),
             connections_max: 4096,
+            checksum: Checksum::Full,
         }
     }
 }

@@ -1,15 +1,21 @@
 use crate::config::Config;
-use crate::receiver::Receiver;
-use crate::sender::Sender;
-use crate::wire::{Bitmap, HEADER_LEN, Header, Kind};
+use crate::memory::{Memory, Sink, Source};
+use crate::receiver::{Read, Receiver};
+use crate::round_trip::ACK_DELAY;
+use crate::sender::{Outgoing, Sender};
+use crate::wire::{BITMAP_LEN_MAX, Checksum, HEADER_LEN, Header, Kind, NUMBERS_LEN_MAX};
 use cl_base::Time;
-use std::ops::Range;
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::ops::Deref;
 use std::time::Duration;
 
 /// A silent peer is asked so many times before it is called dead. A quarter of the bound apart, they fit
 /// within it.
 const PROBES_MIN: u32 = 3;
+/// An end that has nothing more to say waits for so many of the longest time-outs, in case its last
+/// acknowledgement was lost.
+const LINGER_TIMEOUTS: u32 = 8;
 
 /// Why a connection has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,35 +40,6 @@ pub enum CloseReason {
     Violation,
 }
 
-/// A range of a message that is kept until it is acknowledged.
-#[derive(Clone, Debug)]
-pub struct Segment {
-    message: Arc<Vec<u8>>,
-    range: Range<usize>,
-}
-
-impl std::ops::Deref for Segment {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        &self.message[self.range.clone()]
-    }
-}
-
-/// What goes into a frame behind the header.
-pub(crate) enum Body {
-    None,
-    Bitmap(Bitmap),
-    Segment(Segment),
-}
-
-/// A frame to be sent.
-pub(crate) struct Frame {
-    pub(crate) header: [u8; HEADER_LEN],
-    pub(crate) body: Body,
-    /// For [`Connection::not_sent`].
-    pub(crate) sequence: Option<u64>,
-}
-
 /// How far a connection has come.
 ///
 /// ```text
@@ -82,59 +59,106 @@ pub(crate) enum State {
     Closed(CloseReason),
 }
 
+/// The first part of a frame: the header, and what of the body is not a piece of a message.
+pub(crate) struct Head {
+    pub(crate) bytes: [u8; HEADER_LEN + BITMAP_LEN_MAX],
+    pub(crate) len: usize,
+}
+
+const _: () = assert!(BITMAP_LEN_MAX >= NUMBERS_LEN_MAX);
+
+impl Head {
+    pub(crate) fn new() -> Head {
+        Head { bytes: [0; HEADER_LEN + BITMAP_LEN_MAX], len: 0 }
+    }
+}
+
 /// One end of a connection.
-#[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct Connection<B> {
+    /// Where the peer was heard last.
+    pub(crate) addr: SocketAddr,
     local: u64,
     /// The peer's incarnation, once it is known.
     remote: Option<u64>,
     state: State,
-    sender: Sender,
-    receiver: Receiver,
+    pub(crate) sender: Sender<B>,
+    pub(crate) receiver: Receiver<B>,
+    checksum: Checksum,
     dead_after: Duration,
     linger: Duration,
+    keep_alive: bool,
     heard_at: Time,
     /// When to say hello again, or to ask whether the peer lives.
     probe_at: Time,
     /// When that was done last, or something was heard.
     probed_at: Time,
-    /// Probes since something was heard.
+    /// Regular probes since something was heard.
     probes: u32,
     probe_due: bool,
-    ack_due: bool,
     welcome_due: bool,
+    /// An acknowledgement is to be sent now, or at `ack_at`.
+    ack_due: bool,
+    ack_at: Time,
+    /// Segments that have come since the last acknowledgement, and when the newest did.
+    unacknowledged: u32,
+    arrived_at: Time,
+    /// How much of the window of all connections is this one's.
+    share: usize,
+    /// Transfers of ours that have arrived and of which the application does not know yet.
+    pub(crate) sent: VecDeque<u64>,
 }
 
-impl Connection {
+impl<B: Deref<Target = [u8]>> Connection<B> {
     /// The end that calls.
-    pub(crate) fn connect(config: &Config, now: Time, local: u64) -> Connection {
-        Connection::new(config, now, local, None, State::Calling)
+    pub(crate) fn connect(config: &Config, now: Time, local: u64, addr: SocketAddr) -> Connection<B> {
+        Connection::new(config, now, local, None, addr, State::Calling)
     }
 
     /// The end that is called.
-    pub(crate) fn accept(config: &Config, now: Time, local: u64, hello: &Header) -> Connection {
-        let mut c = Connection::new(config, now, local, Some(hello.source), State::Called);
-        c.sender.acknowledge(now, 0, None, hello.limit);
+    pub(crate) fn accept(
+        config: &Config,
+        now: Time,
+        local: u64,
+        addr: SocketAddr,
+        hello: &Header,
+    ) -> Connection<B> {
+        let mut c = Connection::new(config, now, local, Some(hello.source), addr, State::Called);
+        c.take_grant(now, hello);
         c.welcome_due = true;
         c
     }
 
-    fn new(config: &Config, now: Time, local: u64, remote: Option<u64>, state: State) -> Connection {
+    fn new(
+        config: &Config,
+        now: Time,
+        local: u64,
+        remote: Option<u64>,
+        addr: SocketAddr,
+        state: State,
+    ) -> Connection<B> {
         Connection {
+            addr,
             local,
             remote,
             state,
             sender: Sender::new(config),
-            receiver: Receiver::new(config.window, config.message_len_max),
+            receiver: Receiver::new(config),
+            checksum: config.checksum,
             dead_after: config.dead_after,
-            linger: (config.rto_max * 8).min(config.dead_after),
+            linger: (config.rto_max * LINGER_TIMEOUTS).min(config.dead_after),
+            keep_alive: config.keep_alive,
             heard_at: now,
             probe_at: now + config.dead_after / 4,
             probed_at: now,
             probes: 0,
             probe_due: state == State::Calling,
-            ack_due: false,
             welcome_due: false,
+            ack_due: false,
+            ack_at: Time::MAX,
+            unacknowledged: 0,
+            arrived_at: now,
+            share: usize::MAX,
+            sent: VecDeque::new(),
         }
     }
 
@@ -150,22 +174,31 @@ impl Connection {
         matches!(self.state, State::Closed(_) | State::Lingering(_))
     }
 
-    /// Takes in a frame. False if it belongs to another incarnation of either side.
-    pub(crate) fn on_frame(&mut self, now: Time, header: &Header, body: &[u8]) -> bool {
+    pub(crate) fn set_share(&mut self, share: usize) {
+        self.share = share;
+    }
+
+    /// True if a frame with this header belongs to this connection, by the incarnations of both sides.
+    pub(crate) fn admits(&self, header: &Header) -> bool {
+        if header.kind == Kind::Hello {
+            return self.remote.is_none_or(|r| r == header.source);
+        }
+        header.destination == self.local && self.remote.is_none_or(|r| r == header.source)
+    }
+
+    /// Takes in a frame that it [admits](Connection::admits).
+    pub(crate) fn on_frame<M: Memory<Buf = B>>(&mut self, now: Time, header: &Header, mut frame: B) {
         if header.kind == Kind::Hello {
             return self.on_hello(now, header);
         }
-        if header.destination != self.local || self.remote.is_some_and(|r| r != header.source) {
-            return false;
-        }
         if let State::Closed(_) = self.state {
-            return true;
+            return;
         }
         if header.kind == Kind::Reset {
             if !self.is_over() {
                 self.state = State::Closed(CloseReason::Reset);
             }
-            return true;
+            return;
         }
         self.remote = Some(header.source);
         if matches!(self.state, State::Calling | State::Called) {
@@ -173,44 +206,54 @@ impl Connection {
             self.ack_due |= self.state == State::Calling;
             self.state = State::Open;
         }
+        self.heard(now);
+        let bitmap = if header.kind == Kind::Ack { &frame[HEADER_LEN..] } else { &[] };
+        if self.sender.acknowledge(now, header, bitmap, &mut self.sent).is_err() {
+            self.state = State::Closed(CloseReason::Violation);
+            return;
+        }
+        self.ack_due |= header.kind == Kind::Ping;
+        if header.kind.is_segment() {
+            M::advance(&mut frame, HEADER_LEN);
+            let gap_before = self.receiver.has_gap();
+            let Ok(new) = self.receiver.insert(header.sequence, header.kind, frame) else {
+                self.state = State::Closed(CloseReason::Violation);
+                return;
+            };
+            self.arrived_at = now;
+            self.unacknowledged += 1;
+            let many = self.unacknowledged >= self.receiver.ack_every(self.share);
+            if !new || header.answer || many || gap_before || self.receiver.has_gap() {
+                self.ack_due = true;
+            } else {
+                self.ack_at = self.ack_at.min(now + ACK_DELAY);
+            }
+        }
+        self.end_if_done(now);
+    }
+
+    /// A hello of the peer of this connection: again, or at the same time as ours.
+    fn on_hello(&mut self, now: Time, header: &Header) {
+        if !self.is_over() {
+            self.remote = Some(header.source);
+            self.take_grant(now, header);
+            self.heard(now);
+            self.welcome_due = true;
+        }
+    }
+
+    /// A hello acknowledges nothing, whatever it says.
+    fn take_grant(&mut self, now: Time, hello: &Header) {
+        let plain = Header { ack: 0, ..*hello };
+        let taken = self.sender.acknowledge(now, &plain, &[], &mut self.sent);
+        assert!(taken.is_ok(), "nothing is claimed");
+    }
+
+    fn heard(&mut self, now: Time) {
         self.heard_at = now;
         self.probe_at = now + self.dead_after / 4;
         self.probed_at = now;
         self.probes = 0;
-        let bitmap = if header.kind == Kind::Ack { Bitmap::parse(body) } else { None };
-        if !self.sender.acknowledge(now, header.ack, bitmap.as_ref(), header.limit) {
-            self.state = State::Closed(CloseReason::Violation);
-            return true;
-        }
-        if header.kind.is_segment() {
-            self.ack_due = true;
-            if self.receiver.insert(header.sequence, header.kind, body).is_err() {
-                self.state = State::Closed(CloseReason::Violation);
-                return true;
-            }
-            if self.receiver.is_finished() {
-                // The peer has ended: so do we, after what we still have to say.
-                self.sender.finish();
-            }
-        }
-        self.ack_due |= header.kind == Kind::Ping;
-        self.end_if_done(now);
-        true
-    }
-
-    /// A hello of the peer of this connection: again, or at the same time as ours.
-    fn on_hello(&mut self, now: Time, header: &Header) -> bool {
-        match self.remote {
-            Some(remote) if remote != header.source => return false,
-            _ => {}
-        }
-        if !self.is_over() {
-            self.remote = Some(header.source);
-            self.sender.acknowledge(now, 0, None, header.limit);
-            self.heard_at = now;
-            self.welcome_due = true;
-        }
-        true
     }
 
     fn end_if_done(&mut self, now: Time) {
@@ -219,26 +262,75 @@ impl Connection {
         }
     }
 
-    /// Accepts a message for sending, or hands it back: too much waits, or the end has been announced.
-    pub(crate) fn push(&mut self, message: Vec<u8>) -> Result<(), Vec<u8>> {
-        self.sender.push(message)
-    }
-
     /// True if messages are still accepted for sending.
     pub(crate) fn is_writable(&self) -> bool {
         !self.is_over() && !self.sender.is_finishing()
     }
 
-    /// The oldest message not read yet. Messages that arrived before the end can be read after it.
-    pub(crate) fn read(&mut self) -> Option<Vec<u8>> {
-        let message = self.receiver.read()?;
-        self.ack_due |= self.receiver.grant_is_due();
-        Some(message)
+    /// Announces a large message.
+    pub(crate) fn announce(&mut self, source: Box<dyn Source>) -> Result<u64, Box<dyn Source>> {
+        self.sender.announce(source)
     }
 
-    /// Messages that can be read.
-    pub(crate) fn ready(&self) -> usize {
-        self.receiver.ready()
+    /// Takes a transfer that was announced. The sink, if all of nothing has arrived with that.
+    pub(crate) fn accept_transfer(&mut self, id: u64, sink: Box<dyn Sink>) -> Option<Box<dyn Sink>> {
+        match self.receiver.accept(id, sink) {
+            Ok(()) => {
+                self.sender.answer(id, true);
+                None
+            }
+            Err((sink, true)) => {
+                self.sender.answer(id, true);
+                Some(sink)
+            }
+            Err((_, false)) => None,
+        }
+    }
+
+    /// Does not take it.
+    pub(crate) fn reject_transfer(&mut self, id: u64) {
+        if self.receiver.reject(id) {
+            self.sender.answer(id, false);
+        }
+    }
+
+    /// What the application is to know next, in the peer's order. What arrived before the end can be read
+    /// after it.
+    pub(crate) fn read<M: Memory<Buf = B>>(&mut self, memory: &M) -> Read<B> {
+        loop {
+            let Ok(read) = self.receiver.read(memory) else {
+                self.receiver.discard();
+                if !self.is_over() {
+                    self.state = State::Closed(CloseReason::Violation);
+                }
+                return Read::Nothing;
+            };
+            if !self.ack_due && self.receiver.grant_is_due(self.share) {
+                self.ack_due = true;
+            }
+            match read {
+                Read::Answer(id, true) => match self.sender.accepted(id) {
+                    Ok(true) => self.sent.push_back(id),
+                    Ok(false) => {}
+                    Err(_) => self.state = State::Closed(CloseReason::Violation),
+                },
+                Read::Answer(id, false) => match self.sender.rejected(id) {
+                    Ok(()) => return Read::Answer(id, false),
+                    Err(_) => self.state = State::Closed(CloseReason::Violation),
+                },
+                Read::Fin => {
+                    // The peer has ended: so do we, after what we still have to say.
+                    self.sender.finish();
+                    self.ack_due = true;
+                }
+                read => return read,
+            }
+        }
+    }
+
+    /// True if the application has anything to read.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.receiver.has_unread()
     }
 
     /// Ends the connection after what has been accepted for sending.
@@ -253,47 +345,78 @@ impl Connection {
 
     /// The reset frame that tells the peer of our giving up.
     pub(crate) fn reset(&self) -> Header {
-        self.header(Kind::Reset, 0, 0)
+        self.header(Kind::Reset)
     }
 
-    fn header(&self, kind: Kind, sequence: u64, limit: u64) -> Header {
+    fn header(&self, kind: Kind) -> Header {
         Header {
             kind,
+            answer: false,
             source: self.local,
             destination: self.remote.unwrap_or(0),
-            sequence,
+            sequence: 0,
             ack: self.receiver.ack(),
-            limit,
+            grant: 0,
+            delay: 0,
         }
     }
 
-    fn frame(&mut self, kind: Kind, body: Body, sequence: Option<u64>) -> Frame {
-        let limit = self.receiver.grant();
-        Frame { header: self.header(kind, sequence.unwrap_or(0), limit).to_bytes(), body, sequence }
+    /// Writes a frame, whose body begins with `numbers_len` bytes that are in `head` already.
+    fn write(&mut self, now: Time, head: &mut Head, numbers_len: usize, kind: Kind, out: Option<&Outgoing>) {
+        let delay = now.saturating_since(self.arrived_at).as_nanos();
+        let header = Header {
+            answer: out.is_some_and(|o| o.answer),
+            sequence: out.map_or(0, |o| o.sequence),
+            grant: self.receiver.grant(self.share),
+            delay: u32::try_from(delay).unwrap_or(u32::MAX),
+            ..self.header(kind)
+        };
+        head.len = HEADER_LEN + numbers_len;
+        let body = out.map_or(&[][..], |o| self.sender.body(o));
+        header.write(&mut head.bytes[..head.len], body, self.checksum);
+        self.unacknowledged = 0;
+        self.ack_at = Time::MAX;
+        // Only an acknowledgement of its own tells what has arrived after a gap.
+        self.ack_due &= kind != Kind::Ack && self.receiver.has_gap();
     }
 
-    /// The next frame to be sent now.
-    pub(crate) fn poll_transmit(&mut self, now: Time) -> Option<Frame> {
+    /// Writes the first part of the next frame to be sent now. The segment that follows it, if there is one.
+    pub(crate) fn poll_transmit(&mut self, now: Time, head: &mut Head) -> Option<Option<Outgoing>> {
         if matches!(self.state, State::Closed(_)) {
             return None;
         }
         if std::mem::take(&mut self.welcome_due) {
-            return Some(self.frame(Kind::Welcome, Body::None, None));
+            self.write(now, head, 0, Kind::Welcome, None);
+            return Some(None);
         }
         if std::mem::take(&mut self.probe_due) {
             let kind = if self.state == State::Calling { Kind::Hello } else { Kind::Ping };
-            return Some(self.frame(kind, Body::None, None));
+            self.write(now, head, 0, kind, None);
+            return Some(None);
         }
-        if std::mem::take(&mut self.ack_due) {
-            let bitmap = self.receiver.bitmap();
-            return Some(self.frame(Kind::Ack, Body::Bitmap(bitmap), None));
+        if self.ack_due && self.receiver.has_gap() {
+            self.write_ack(now, head);
+            return Some(None);
         }
-        if self.state != State::Open {
-            return None;
+        if self.state == State::Open
+            && let Some(out) = self.sender.transmit(now)
+        {
+            let len = out.kind.numbers_len();
+            let numbers = [out.numbers[0].to_le_bytes(), out.numbers[1].to_le_bytes()];
+            head.bytes[HEADER_LEN..HEADER_LEN + len].copy_from_slice(&numbers.as_flattened()[..len]);
+            self.write(now, head, len, out.kind, Some(&out));
+            return Some(Some(out));
         }
-        let out = self.sender.transmit(now)?;
-        let body = Body::Segment(Segment { message: out.message, range: out.range });
-        Some(self.frame(out.kind, body, Some(out.sequence)))
+        if self.ack_due {
+            self.write_ack(now, head);
+            return Some(None);
+        }
+        None
+    }
+
+    fn write_ack(&mut self, now: Time, head: &mut Head) {
+        let len = self.receiver.bitmap(&mut head.bytes[HEADER_LEN..]);
+        self.write(now, head, len, Kind::Ack, None);
     }
 
     /// The socket did not take the frame with this segment.
@@ -305,14 +428,20 @@ impl Connection {
     pub(crate) fn deadline(&self) -> Time {
         match self.state {
             State::Closed(_) => Time::MAX,
-            State::Lingering(until) => until,
+            State::Lingering(until) => until.min(self.ack_at),
             State::Calling | State::Called | State::Open => {
-                let dead_at = match self.probes {
-                    PROBES_MIN.. => self.heard_at + self.dead_after,
-                    _ => Time::MAX,
-                };
-                self.sender.deadline().min(self.probe_time()).min(dead_at)
+                self.sender.deadline().min(self.probe_time()).min(self.dead_at()).min(self.ack_at)
             }
+        }
+    }
+
+    /// When the peer is dead. Silence alone proves nothing if it was us who did not listen: probes must have
+    /// had no answer, too.
+    fn dead_at(&self) -> Time {
+        match self.probes {
+            // The time after the last of them is up when the next one is due.
+            PROBES_MIN.. => (self.heard_at + self.dead_after).max(self.probe_at),
+            _ => Time::MAX,
         }
     }
 
@@ -320,8 +449,10 @@ impl Connection {
     fn probe_time(&self) -> Time {
         if self.is_held_up() {
             self.probe_at.min(self.probed_at + self.sender.timeout())
-        } else {
+        } else if self.keep_alive || !self.sender.is_idle() {
             self.probe_at
+        } else {
+            Time::MAX
         }
     }
 
@@ -332,13 +463,16 @@ impl Connection {
 
     /// Time has passed. True if the connection is no longer needed.
     pub(crate) fn on_deadline(&mut self, now: Time) -> bool {
+        if self.ack_at <= now {
+            self.ack_at = Time::MAX;
+            self.ack_due = true;
+        }
         match self.state {
             State::Closed(_) => return true,
             State::Lingering(until) => return now >= until,
             State::Calling | State::Called | State::Open => {}
         }
-        // Silence alone proves nothing if it was us who did not listen: probes must have had no answer, too.
-        if now.saturating_since(self.heard_at) >= self.dead_after && self.probes >= PROBES_MIN {
+        if now >= self.dead_at() {
             self.state = State::Closed(CloseReason::Dead);
             return false;
         }
@@ -346,10 +480,13 @@ impl Connection {
         if now >= self.probe_time() {
             self.probe_due = true;
             self.probed_at = now;
-            self.probes += 1;
-            self.probe_at = now + self.dead_after / 4;
             if self.is_held_up() {
                 self.sender.back_off();
+            }
+            // Those made in haste, while held up, do not count.
+            if now >= self.probe_at {
+                self.probe_at = now + self.dead_after / 4;
+                self.probes += 1;
             }
         }
         false

@@ -5,28 +5,38 @@
 //! [`Node::poll_event`]); there is no clock, socket or thread here. After any call that may change
 //! something, drain both queues and note [`Node::next_deadline`].
 //!
-//! Messages of any size (up to a configured limit) arrive in order, exactly once, or the connection is
-//! reported closed with the reason. They are cut into segments, one to a datagram, numbered from 0.
+//! Messages arrive in order, exactly once, or the connection is reported closed with the reason. They
+//! travel in segments, one to a frame, numbered from 0: several small messages in one, or a large one in
+//! several.
 //!
 //! - **Incarnations.** Each end of a connection has a number larger than that of any earlier connection of
 //!   the same party, so frames of a former life are told apart, and a restarted peer is noticed.
-//! - **Loss.** Acknowledgements are cumulative with a bitmap of what came after a gap. A segment is sent
-//!   again when three later ones have arrived, or when the retransmission time-out passes, which follows
-//!   the measured round-trip time and doubles each time in vain.
-//! - **Flow.** The receiver grants the sender segment numbers (credits); what its application has not read
-//!   yet is counted against them, so a slow reader stops the sender and nothing is dropped. A congestion
-//!   window does the same for the network.
+//! - **Acknowledgements** ride on the segments of the other direction; alone they are sent after every few
+//!   segments, when the sender asks as it can send no more, or after 100 microseconds. They are cumulative,
+//!   with a bitmap of what came after a gap.
+//! - **Loss.** A segment is sent again when one sent later has arrived and the round-trip time and a bit have
+//!   passed (RACK, RFC 8985); the bit grows when segments turn out to have been late only. If no
+//!   acknowledgement comes in time, the oldest segment asks for one.
+//! - **Flow.** The receiver grants the sender segments (credits), each a buffer. Segments are kept as they came
+//!   until they are [read](Node::poll_event), so a reader that does not read stops the sender, and nothing
+//!   is dropped.
+//! - **Congestion.** By delay, with tolerance for loss; see the module `congestion`.
+//! - **Large messages** are announced ([`Node::send_large`]) and travel once the receiver has said where to.
 //! - **Death.** A peer that is silent for [`Config::dead_after`] is reported dead.
+//! - **Corruption.** Every frame carries a checksum ([`Checksum`]).
 
 mod config;
 mod congestion;
 mod connection;
+mod memory;
 mod node;
 mod receiver;
+mod round_trip;
 mod sender;
 mod wire;
 
 pub use config::Config;
-pub use connection::{CloseReason, Segment};
-pub use node::{Counters, Event, Node, SendError, Transmit};
-pub use wire::HEADER_LEN;
+pub use connection::CloseReason;
+pub use memory::{Heap, Memory, Sink, Source};
+pub use node::{Counters, Event, Node, Refusal, SendError, Sizes, TransferId, Transmit};
+pub use wire::{Checksum, HEADER_LEN};

@@ -1,304 +1,618 @@
 use crate::config::Config;
-use crate::connection::{Body, CloseReason, Connection, Frame, Segment, State};
-use crate::wire::{BITMAP_LEN, HEADER_LEN, Header, Kind};
+use crate::connection::{CloseReason, Connection, Head, State};
+use crate::memory::{Memory, Sink, Source};
+use crate::receiver::Read;
+use crate::wire::{FrameError, HEADER_LEN, Header, Kind};
 use cl_base::{Incarnation, PeerId, Time};
+use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 
 /// Resets waiting to be sent; more than this at once is somebody's flood, and they are only a courtesy.
 const RESETS_MAX: usize = 64;
 /// Peers of which the latest incarnation is remembered after their connection has ended, so that a delayed
 /// hello of theirs does not open it again.
 const REMEMBERED_MAX: usize = 8192;
+/// Segments that every peer may send, however many there are: one that is lost and one that shows it.
+const SHARE_MIN: usize = 2;
 
-/// What has happened to the connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+/// The number of an announced message, among those of one direction of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TransferId(pub u64);
+
+/// What has happened, and what has arrived.
+pub enum Event<B> {
     /// The peer has answered our call, or we its.
-    Connected {
-        /// The other end.
-        peer: PeerId,
-        /// It was the peer that called.
-        incoming: bool,
+    Connected(PeerId),
+    /// A message.
+    Message {
+        /// Whose it is.
+        from: PeerId,
+        /// The contents.
+        buf: B,
     },
-    /// There are messages to [receive](Node::receive).
-    Readable(PeerId),
-    /// The connection has ended. What arrived before can still be received, until a new connection to the
-    /// peer is opened or it calls again.
+    /// A peer wants to send a large message: [accept](Node::accept) or [reject](Node::reject) it.
+    Announced {
+        /// Whose it is.
+        from: PeerId,
+        /// Its name.
+        id: TransferId,
+        /// Its length in bytes.
+        len: u64,
+    },
+    /// An announced message has arrived.
+    Received {
+        /// Whose it is.
+        from: PeerId,
+        /// Its name.
+        id: TransferId,
+        /// Where it is.
+        sink: Box<dyn Sink>,
+    },
+    /// An announced message of ours has arrived.
+    Sent {
+        /// Whom it was for.
+        to: PeerId,
+        /// Its name.
+        id: TransferId,
+    },
+    /// The peer does not want an announced message of ours.
+    Rejected {
+        /// Whom it was for.
+        by: PeerId,
+        /// Its name.
+        id: TransferId,
+    },
+    /// The connection has ended, after everything that had arrived before was handed out.
     Closed(PeerId, CloseReason),
 }
 
-/// A frame to be sent: the concatenation of the two.
-#[derive(Clone, Debug)]
-pub struct Transmit {
+impl<B> std::fmt::Debug for Event<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Event::Connected(peer) => write!(f, "Connected({peer})"),
+            Event::Message { from, .. } => write!(f, "Message from {from}"),
+            Event::Announced { from, id, len } => write!(f, "Announced {id:?} of {len} bytes from {from}"),
+            Event::Received { from, id, .. } => write!(f, "Received {id:?} from {from}"),
+            Event::Sent { to, id } => write!(f, "Sent {id:?} to {to}"),
+            Event::Rejected { by, id } => write!(f, "Rejected {id:?} by {by}"),
+            Event::Closed(peer, reason) => write!(f, "Closed({peer}, {reason})"),
+        }
+    }
+}
+
+/// A frame to be sent: the concatenation of the two parts.
+#[derive(Debug)]
+pub struct Transmit<'a> {
     /// To whom.
     pub to: PeerId,
-    head: [u8; HEADER_LEN + BITMAP_LEN],
-    head_len: usize,
-    body: Option<Segment>,
-    sequence: Option<u64>,
-}
-
-impl Transmit {
+    /// Where it is.
+    pub addr: SocketAddr,
     /// The first part.
-    pub fn head(&self) -> &[u8] {
-        &self.head[..self.head_len]
-    }
-
+    pub head: &'a [u8],
     /// The second part, a piece of a message; often empty.
-    pub fn body(&self) -> &[u8] {
-        self.body.as_deref().unwrap_or_default()
-    }
+    pub body: &'a [u8],
+    /// For [`Node::not_sent`].
+    pub sequence: Option<u64>,
+}
 
-    fn new(to: PeerId, frame: Frame) -> Transmit {
-        let mut head = [0; HEADER_LEN + BITMAP_LEN];
-        head[..HEADER_LEN].copy_from_slice(&frame.header);
-        let (head_len, body) = match frame.body {
-            Body::None => (HEADER_LEN, None),
-            Body::Bitmap(bitmap) => {
-                head[HEADER_LEN..].copy_from_slice(&bitmap.to_bytes());
-                (HEADER_LEN + BITMAP_LEN, None)
-            }
-            Body::Segment(segment) => (HEADER_LEN, Some(segment)),
-        };
-        Transmit { to, head, head_len, body, sequence: frame.sequence }
+/// What was not accepted for sending, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("message not sent: {reason}")]
+pub struct SendError<T> {
+    /// The message, unchanged.
+    pub buf: T,
+    /// What was in the way.
+    pub reason: Refusal,
+}
+
+impl<T> SendError<T> {
+    /// True if the same call may succeed a little later.
+    pub fn is_backpressure(&self) -> bool {
+        self.reason == Refusal::Backpressure
     }
 }
 
-/// A message that was not accepted for sending.
-#[derive(Debug, thiserror::Error)]
-pub enum SendError {
+/// Why a message was not accepted for sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
     /// There is no connection to the peer, or it is being closed.
     #[error("not connected")]
-    NotConnected(Vec<u8>),
+    NotConnected,
     /// As much as may wait is waiting: try again after acknowledgements have come.
     #[error("the peer or the network is slower than the sender")]
-    Backpressure(Vec<u8>),
+    Backpressure,
+    /// Longer than [`Config::message_len_max`]: announce it.
+    #[error("the message is too long")]
+    TooLong,
 }
 
-/// Frames that came to nothing, by reason.
+/// What the connections have done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Not a frame of ours.
-    pub malformed: u64,
-    /// Of an incarnation that has passed.
+    /// Frames shorter than a header.
+    pub truncated: u64,
+    /// Frames of another version.
+    pub version: u64,
+    /// Frames of a kind that does not exist.
+    pub kind: u64,
+    /// Frames of a length that their kind does not have.
+    pub length: u64,
+    /// Frames whose checksum is wrong, or covers too little.
+    pub checksum: u64,
+    /// Frames of an incarnation that has passed.
     pub stale: u64,
     /// Calls beyond the greatest number of connections.
     pub refused: u64,
+    /// Connections ended because the peer broke the protocol.
+    pub violations: u64,
+    /// Messages copied, into a segment with others or out of one.
+    pub copies: u64,
+    /// Segments sent for the first time.
+    pub segments: u64,
+    /// Segments sent again.
+    pub retransmissions: u64,
+    /// Of these, those whose first copy had arrived.
+    pub spurious: u64,
+    /// Segments received more than once.
+    pub duplicates: u64,
+    /// Times that no acknowledgement came in time.
+    pub timeouts: u64,
+    /// Times that a peer held us up for want of credit.
+    pub credit_stalls: u64,
+    /// Times that a message could not be handed out for want of a buffer.
+    pub starved: u64,
+}
+
+/// The state of one connection, for observers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Bytes of messages accepted for sending and not acknowledged.
+    pub held: usize,
+    /// Segments under way.
+    pub under_way: usize,
+    /// Segments that the network is thought to bear.
+    pub window: usize,
+    /// Segments received and not read.
+    pub kept: usize,
+}
+
+struct Slot<B> {
+    peer: PeerId,
+    connection: Connection<B>,
+    /// It is in the queue of those that may have something to send, or to read.
+    active: bool,
+    readable: bool,
+    /// Its end has been reported.
+    reported: bool,
 }
 
 /// One party's connections, at most one to each peer.
-#[derive(Debug)]
-pub struct Node {
+pub struct Node<M: Memory> {
     config: Config,
+    memory: M,
     next_incarnation: u64,
-    connections: BTreeMap<PeerId, Connection>,
+    /// The place of each peer's connection; never iterated.
+    places: FxHashMap<PeerId, usize>,
+    last: Option<(PeerId, usize)>,
+    slots: Vec<Option<Slot<M::Buf>>>,
+    /// When each of them is to be called, and the least of these or something less.
+    deadlines: Vec<Time>,
+    deadline: Time,
+    vacant: Vec<usize>,
+    active: VecDeque<usize>,
+    readable: VecDeque<usize>,
     /// The latest incarnation of each peer that has ended.
     remembered: BTreeMap<PeerId, u64>,
-    resets: VecDeque<(PeerId, Header)>,
-    events: VecDeque<Event>,
-    /// Who is asked next for a frame, so that all have their turn.
-    turn: PeerId,
+    resets: VecDeque<(PeerId, SocketAddr, Header)>,
+    events: VecDeque<Event<M::Buf>>,
+    head: Head,
     counters: Counters,
 }
 
-impl Node {
+impl<M: Memory> Node<M> {
     /// No connections yet. `incarnation` must be larger than that of any connection this party had in a
     /// former life: the wall clock in nanoseconds serves.
-    pub fn new(config: Config, incarnation: Incarnation) -> Node {
+    pub fn new(config: Config, incarnation: Incarnation, memory: M) -> Node<M> {
         Node {
             config,
+            memory,
             // 0 stands for "not known yet" on the wire.
             next_incarnation: incarnation.0.max(1),
-            connections: BTreeMap::new(),
+            places: FxHashMap::default(),
+            last: None,
+            slots: Vec::new(),
+            deadlines: Vec::new(),
+            deadline: Time::MAX,
+            vacant: Vec::new(),
+            active: VecDeque::new(),
+            readable: VecDeque::new(),
             remembered: BTreeMap::new(),
             resets: VecDeque::new(),
             events: VecDeque::new(),
-            turn: PeerId::from_u64(0),
+            head: Head::new(),
             counters: Counters::default(),
         }
     }
 
-    /// Calls `peer`, unless there is a connection already. Messages may be sent at once; they wait until
-    /// the peer has answered.
-    pub fn connect(&mut self, now: Time, peer: PeerId) {
-        if self.connections.get(&peer).is_none_or(Connection::is_over) {
+    /// Calls `peer` at `addr`, unless there is a connection already. Messages may be sent at once; they wait
+    /// until the peer has answered.
+    pub fn connect(&mut self, now: Time, peer: PeerId, addr: SocketAddr) {
+        if self.slot(peer).is_none_or(|(_, s)| s.connection.is_over()) {
             let local = self.incarnation();
-            self.replace(peer, Connection::connect(&self.config, now, local));
+            let connection = Connection::connect(&self.config, now, local, addr);
+            self.replace(peer, connection);
         }
     }
 
-    /// Accepts a message for `peer`.
+    /// Accepts a message for `peer`. `Ok(true)` says that it is worth sending at once; otherwise messages to
+    /// come may share its frame.
     ///
     /// # Errors
     /// [`SendError`] hands it back.
-    pub fn send(&mut self, peer: PeerId, message: Vec<u8>) -> Result<(), SendError> {
-        match self.connections.get_mut(&peer) {
-            Some(c) if c.is_writable() => c.push(message).map_err(SendError::Backpressure),
-            _ => Err(SendError::NotConnected(message)),
+    pub fn send(&mut self, peer: PeerId, message: M::Buf) -> Result<bool, SendError<M::Buf>> {
+        if message.len() > self.config.message_len_max {
+            return Err(SendError { buf: message, reason: Refusal::TooLong });
+        }
+        let Some((place, _)) = self.slot(peer) else {
+            return Err(SendError { buf: message, reason: Refusal::NotConnected });
+        };
+        let slot = self.slots[place].as_mut().expect("just found");
+        if !slot.connection.is_writable() {
+            return Err(SendError { buf: message, reason: Refusal::NotConnected });
+        }
+        let pushed = slot.connection.sender.push(&self.memory, message);
+        let urgent = pushed.map_err(|buf| SendError { buf, reason: Refusal::Backpressure })?;
+        if !slot.active {
+            slot.active = true;
+            self.active.push_back(place);
+        }
+        Ok(urgent)
+    }
+
+    /// Announces a large message to `peer`. It is sent once the peer has accepted it, between the messages
+    /// that follow; the announcement has its place among them.
+    ///
+    /// # Errors
+    /// [`SendError`] hands it back.
+    pub fn send_large(
+        &mut self,
+        peer: PeerId,
+        source: Box<dyn Source>,
+    ) -> Result<TransferId, SendError<Box<dyn Source>>> {
+        let Some((place, slot)) = self.slot(peer).filter(|(_, s)| s.connection.is_writable()) else {
+            return Err(SendError { buf: source, reason: Refusal::NotConnected });
+        };
+        match slot.connection.announce(source) {
+            Ok(id) => {
+                self.touch(place);
+                Ok(TransferId(id))
+            }
+            Err(buf) => Err(SendError { buf, reason: Refusal::Backpressure }),
         }
     }
 
-    /// The oldest message of `peer` not received yet.
-    pub fn receive(&mut self, peer: PeerId) -> Option<Vec<u8>> {
-        self.connections.get_mut(&peer)?.read()
+    /// Takes a message that `peer` has announced; it is put into `sink`. Nothing happens if there is none of
+    /// that name.
+    pub fn accept(&mut self, peer: PeerId, id: TransferId, sink: Box<dyn Sink>) {
+        let Some((place, slot)) = self.slot(peer) else { return };
+        let empty = slot.connection.accept_transfer(id.0, sink);
+        self.touch(place);
+        if let Some(sink) = empty {
+            self.events.push_back(Event::Received { from: peer, id, sink });
+        }
+    }
+
+    /// Tells `peer` that a message it has announced is not wanted.
+    pub fn reject(&mut self, peer: PeerId, id: TransferId) {
+        if let Some((place, slot)) = self.slot(peer) {
+            slot.connection.reject_transfer(id.0);
+            self.touch(place);
+        }
     }
 
     /// Ends the connection after all messages accepted for sending have arrived; the peer's until then are
     /// still received.
     pub fn close(&mut self, peer: PeerId) {
-        if let Some(c) = self.connections.get_mut(&peer) {
-            c.close();
+        if let Some((place, slot)) = self.slot(peer) {
+            slot.connection.close();
+            self.touch(place);
         }
     }
 
     /// Ends the connection at once. What has not arrived never will.
     pub fn abort(&mut self, peer: PeerId) {
-        if let Some(c) = self.connections.get_mut(&peer).filter(|c| !c.is_over()) {
-            let reset = c.reset();
-            c.end(CloseReason::Aborted);
-            self.queue_reset(peer, reset);
-            self.events.push_back(Event::Closed(peer, CloseReason::Aborted));
-        }
+        let Some((place, slot)) = self.slot(peer).filter(|(_, s)| !s.connection.is_over()) else { return };
+        let (reset, addr) = (slot.connection.reset(), slot.connection.addr);
+        slot.connection.end(CloseReason::Aborted);
+        self.queue_reset(peer, addr, reset);
+        self.touch(place);
     }
 
-    /// Takes in a frame that says it is from `peer`. True if it belongs to the connection, by both
-    /// incarnations, or has opened one: only then is the place it came from worth remembering.
-    pub fn on_frame(&mut self, now: Time, peer: PeerId, bytes: &[u8]) -> bool {
-        let Some((header, body)) = Header::parse(bytes) else {
-            self.counters.malformed += 1;
-            return false;
-        };
-        if let Some(connection) = self.connections.get_mut(&peer) {
-            let (state, ready) = (connection.state(), connection.ready());
-            if connection.on_frame(now, &header, body) {
-                self.announce(peer, state, ready);
-                return true;
+    /// Takes in a frame that says it is from `peer` and came from `addr`. If it belongs to the connection, by
+    /// both incarnations, the peer is answered there from now on.
+    pub fn on_frame(&mut self, now: Time, peer: PeerId, addr: SocketAddr, frame: M::Buf) {
+        let header = match Header::parse(&frame, self.config.checksum) {
+            Ok(header) => header,
+            Err(error) => {
+                let counters = &mut self.counters;
+                *match error {
+                    FrameError::Truncated => &mut counters.truncated,
+                    FrameError::Version => &mut counters.version,
+                    FrameError::Kind => &mut counters.kind,
+                    FrameError::Length => &mut counters.length,
+                    FrameError::Checksum => &mut counters.checksum,
+                } += 1;
+                return;
             }
+        };
+        if let Some((place, slot)) = self.slot(peer)
+            && slot.connection.admits(&header)
+        {
+            let before = slot.connection.state();
+            slot.connection.addr = addr;
+            slot.connection.on_frame::<M>(now, &header, frame);
+            self.announce(place, before);
+            return;
         }
         match header.kind {
-            Kind::Hello => return self.on_call(now, peer, &header),
+            Kind::Hello => self.on_call(now, peer, addr, &header),
             Kind::Reset => self.counters.stale += 1,
             _ => {
                 self.counters.stale += 1;
                 let reset = Header {
                     kind: Kind::Reset,
+                    answer: false,
                     source: header.destination,
                     destination: header.source,
                     sequence: 0,
                     ack: 0,
-                    limit: 0,
+                    grant: 0,
+                    delay: 0,
                 };
-                self.queue_reset(peer, reset);
+                self.queue_reset(peer, addr, reset);
             }
         }
-        false
     }
 
-    /// A hello that belongs to no connection there is. True if it has opened one.
-    fn on_call(&mut self, now: Time, peer: PeerId, hello: &Header) -> bool {
-        let known = self.connections.get(&peer).and_then(Connection::remote);
+    /// A hello that belongs to no connection there is: perhaps it opens one.
+    fn on_call(&mut self, now: Time, peer: PeerId, addr: SocketAddr, hello: &Header) {
+        let known = self.slot(peer).and_then(|(_, s)| s.connection.remote());
         let known = known.max(self.remembered.get(&peer).copied());
         if hello.source == 0 || known.is_some_and(|k| hello.source <= k) {
             self.counters.stale += 1;
-            return false;
+            return;
         }
-        if let Some(old) = self.connections.get(&peer) {
-            if !old.is_over() && old.state() != State::Called {
-                self.events.push_back(Event::Closed(peer, CloseReason::Restarted));
+        if let Some((_, old)) = self.slot(peer) {
+            if !old.reported && old.connection.state() != State::Called {
+                let reason = match old.connection.state() {
+                    State::Closed(reason) => reason,
+                    _ => CloseReason::Restarted,
+                };
+                self.events.push_back(Event::Closed(peer, reason));
             }
-        } else if self.connections.len() >= self.config.connections_max {
+        } else if self.places.len() >= self.config.connections_max {
             self.counters.refused += 1;
-            return false;
+            return;
         }
         let local = self.incarnation();
-        self.replace(peer, Connection::accept(&self.config, now, local, hello));
-        true
+        let connection = Connection::accept(&self.config, now, local, addr, hello);
+        self.replace(peer, connection);
     }
 
-    /// Turns what a frame or the time has changed into events.
-    fn announce(&mut self, peer: PeerId, before: State, ready_before: usize) {
-        let connection = &self.connections[&peer];
+    /// Turns what a frame or the time has changed into events and work.
+    fn announce(&mut self, place: usize, before: State) {
+        let slot = self.slots[place].as_mut().expect("it is there");
+        let (peer, connection) = (slot.peer, &mut slot.connection);
         let after = connection.state();
         let was_new = matches!(before, State::Calling | State::Called);
         if was_new && matches!(after, State::Open | State::Lingering(_)) {
-            self.events.push_back(Event::Connected { peer, incoming: before == State::Called });
+            self.events.push_back(Event::Connected(peer));
         }
-        if connection.ready() > ready_before {
-            self.events.push_back(Event::Readable(peer));
+        while let Some(id) = connection.sent.pop_front() {
+            self.events.push_back(Event::Sent { to: peer, id: TransferId(id) });
         }
-        let was_over = matches!(before, State::Closed(_) | State::Lingering(_));
-        match after {
-            // A call that was never confirmed is nobody's business.
-            State::Closed(_) if before == State::Called => {}
-            State::Closed(reason) if !was_over => {
-                if reason == CloseReason::Violation {
-                    let reset = connection.reset();
-                    self.queue_reset(peer, reset);
-                }
-                self.events.push_back(Event::Closed(peer, reason));
+        if before != after
+            && let State::Closed(reason) = after
+        {
+            if before == State::Called {
+                // A call that was never confirmed is nobody's business.
+                self.forget(peer);
+                return;
             }
-            State::Lingering(_) if !was_over => {
-                self.events.push_back(Event::Closed(peer, CloseReason::Graceful));
+            if reason == CloseReason::Violation {
+                self.counters.violations += 1;
+                let (reset, addr) = (connection.reset(), connection.addr);
+                self.queue_reset(peer, addr, reset);
             }
-            _ => {}
+        }
+        self.touch(place);
+    }
+
+    /// Something about a connection may have changed: it is looked at again.
+    fn touch(&mut self, place: usize) {
+        let slot = self.slots[place].as_mut().expect("it is there");
+        let connection = &slot.connection;
+        let deadline = connection.deadline();
+        self.deadlines[place] = deadline;
+        self.deadline = self.deadline.min(deadline);
+        if !slot.active {
+            slot.active = true;
+            self.active.push_back(place);
+        }
+        let over = connection.is_over() && !slot.reported;
+        if !slot.readable && (over || connection.has_unread()) {
+            slot.readable = true;
+            self.readable.push_back(place);
         }
     }
 
     /// The time is `now`; to be called at [`Node::next_deadline`], and harmless at any other time.
     pub fn on_deadline(&mut self, now: Time) {
-        let due: Vec<PeerId> =
-            self.connections.iter().filter(|(_, c)| c.deadline() <= now).map(|(&p, _)| p).collect();
-        for peer in due {
-            let connection = self.connections.get_mut(&peer).expect("just found");
-            let (before, ready) = (connection.state(), connection.ready());
-            let finished = connection.on_deadline(now);
-            self.announce(peer, before, ready);
-            if finished && ready == 0 {
-                self.forget(peer);
-            } else if finished {
-                // Kept, without a deadline, for what is still unread.
-                self.connections.get_mut(&peer).expect("still there").end(CloseReason::Graceful);
+        if now < self.deadline {
+            return;
+        }
+        for place in 0..self.slots.len() {
+            if self.deadlines[place] > now {
+                continue;
+            }
+            let slot = self.slots[place].as_mut().expect("who has a deadline is there");
+            let before = slot.connection.state();
+            if slot.connection.on_deadline(now) {
+                if !slot.reported {
+                    // Kept, without a deadline, until it is.
+                    slot.connection.end(CloseReason::Graceful);
+                    self.touch(place);
+                } else {
+                    let peer = slot.peer;
+                    self.forget(peer);
+                }
+            } else {
+                self.announce(place, before);
             }
         }
+        self.deadline = self.deadlines.iter().copied().min().unwrap_or(Time::MAX);
     }
 
-    /// When [`Node::on_deadline`] is to be called, or [`Time::MAX`].
+    /// When [`Node::on_deadline`] is to be called, or [`Time::MAX`]. It may be a little early.
     pub fn next_deadline(&self) -> Time {
-        self.connections.values().map(Connection::deadline).min().unwrap_or(Time::MAX)
+        self.deadline
     }
 
     /// The next frame to be sent now.
-    pub fn poll_transmit(&mut self, now: Time) -> Option<Transmit> {
-        if let Some((to, header)) = self.resets.pop_front() {
-            let frame = Frame { header: header.to_bytes(), body: Body::None, sequence: None };
-            return Some(Transmit::new(to, frame));
+    pub fn poll_transmit(&mut self, now: Time) -> Option<Transmit<'_>> {
+        if let Some((to, addr, header)) = self.resets.pop_front() {
+            header.write(&mut self.head.bytes[..HEADER_LEN], &[], self.config.checksum);
+            return Some(Transmit {
+                to,
+                addr,
+                head: &self.head.bytes[..HEADER_LEN],
+                body: &[],
+                sequence: None,
+            });
         }
-        // From the one whose turn it is to the end, and from the start.
-        let turn = self.turn;
-        let ours = self.connections.range_mut(turn..).find_map(|c| Some((*c.0, c.1.poll_transmit(now)?)));
-        let (peer, frame) = match ours {
-            Some(found) => found,
-            None => self.connections.range_mut(..turn).find_map(|c| Some((*c.0, c.1.poll_transmit(now)?)))?,
-        };
-        self.turn = PeerId::from_u64(peer.to_u64().wrapping_add(1));
-        Some(Transmit::new(peer, frame))
+        let share = (self.config.window_of_all / self.places.len().max(1)).max(SHARE_MIN);
+        while let Some(&place) = self.active.front() {
+            let Some(slot) = self.slots[place].as_mut() else {
+                self.active.pop_front();
+                continue;
+            };
+            slot.connection.set_share(share);
+            let Some(out) = slot.connection.poll_transmit(now, &mut self.head) else {
+                self.active.pop_front();
+                slot.active = false;
+                let deadline = slot.connection.deadline();
+                self.deadlines[place] = deadline;
+                self.deadline = self.deadline.min(deadline);
+                continue;
+            };
+            // All have their turn.
+            self.active.rotate_left(1);
+            let slot = self.slots[place].as_ref().expect("just seen");
+            let body = out.as_ref().map_or(&[][..], |o| slot.connection.sender.body(o));
+            return Some(Transmit {
+                to: slot.peer,
+                addr: slot.connection.addr,
+                head: &self.head.bytes[..self.head.len],
+                body,
+                sequence: out.map(|o| o.sequence),
+            });
+        }
+        None
     }
 
-    /// The socket did not take a frame: it is sent again, or missed by nobody.
-    pub fn not_sent(&mut self, transmit: &Transmit) {
-        if let (Some(sequence), Some(c)) = (transmit.sequence, self.connections.get_mut(&transmit.to)) {
-            c.not_sent(sequence);
+    /// The socket did not take the frame for `to` with segment `sequence`: it is sent again.
+    pub fn not_sent(&mut self, to: PeerId, sequence: u64) {
+        if let Some((place, slot)) = self.slot(to) {
+            slot.connection.not_sent(sequence);
+            self.touch(place);
         }
     }
 
-    /// What has happened.
-    pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+    /// What has happened, or arrived.
+    pub fn poll_event(&mut self) -> Option<Event<M::Buf>> {
+        if let Some(event) = self.events.pop_front() {
+            return Some(event);
+        }
+        while let Some(&place) = self.readable.front() {
+            let Some(slot) = self.slots[place].as_mut() else {
+                self.readable.pop_front();
+                continue;
+            };
+            let (from, before) = (slot.peer, slot.connection.state());
+            let read = slot.connection.read(&self.memory);
+            if !slot.active {
+                slot.active = true;
+                self.active.push_back(place);
+            }
+            match read {
+                Read::Message(buf) => return Some(Event::Message { from, buf }),
+                Read::Announced(id, len) => {
+                    return Some(Event::Announced { from, id: TransferId(id), len });
+                }
+                Read::Received(id, sink) => {
+                    return Some(Event::Received { from, id: TransferId(id), sink });
+                }
+                Read::Answer(id, _) => return Some(Event::Rejected { by: from, id: TransferId(id) }),
+                Read::Starved => {
+                    // The others first; this one at the next call.
+                    self.readable.rotate_left(1);
+                    return None;
+                }
+                Read::Nothing | Read::Fin => {}
+            }
+            self.readable.pop_front();
+            slot.readable = false;
+            let reason = match slot.connection.state() {
+                State::Closed(reason) => Some(reason),
+                State::Lingering(_) => Some(CloseReason::Graceful),
+                _ => None,
+            };
+            let report = reason.filter(|_| !slot.reported);
+            slot.reported |= reason.is_some();
+            self.announce(place, before);
+            self.events.extend(report.map(|r| Event::Closed(from, r)));
+            if matches!(self.slots[place].as_ref().map(|s| s.connection.state()), Some(State::Closed(_))) {
+                self.forget(from);
+            }
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+        }
+        None
     }
 
-    /// Frames that came to nothing.
+    /// True if [`Node::poll_transmit`] may have something.
+    pub fn has_work(&self) -> bool {
+        !self.active.is_empty() || !self.resets.is_empty()
+    }
+
+    /// What the connections have done so far.
     pub fn counters(&self) -> Counters {
-        self.counters
+        let mut all = self.counters;
+        for slot in self.slots.iter().flatten() {
+            all.add(&slot.connection);
+        }
+        all
+    }
+
+    /// The state of the connection to `peer`.
+    pub fn sizes(&self, peer: PeerId) -> Option<Sizes> {
+        let slot = self.slots[*self.places.get(&peer)?].as_ref()?;
+        let (held, under_way, window) = slot.connection.sender.sizes();
+        Some(Sizes { held, under_way, window, kept: slot.connection.receiver.kept() })
+    }
+
+    fn slot(&mut self, peer: PeerId) -> Option<(usize, &mut Slot<M::Buf>)> {
+        let place = match self.last {
+            Some((last, place)) if last == peer => place,
+            _ => {
+                let place = *self.places.get(&peer)?;
+                self.last = Some((peer, place));
+                place
+            }
+        };
+        Some((place, self.slots[place].as_mut()?))
     }
 
     fn incarnation(&mut self) -> u64 {
@@ -306,24 +620,66 @@ impl Node {
         self.next_incarnation - 1
     }
 
-    fn queue_reset(&mut self, peer: PeerId, reset: Header) {
+    fn queue_reset(&mut self, peer: PeerId, addr: SocketAddr, reset: Header) {
         if self.resets.len() < RESETS_MAX {
-            self.resets.push_back((peer, reset));
+            self.resets.push_back((peer, addr, reset));
         }
     }
 
     /// Puts a new connection in the place of an old one.
-    fn replace(&mut self, peer: PeerId, connection: Connection) {
+    fn replace(&mut self, peer: PeerId, connection: Connection<M::Buf>) {
         self.forget(peer);
-        self.connections.insert(peer, connection);
+        let slot = Slot { peer, connection, active: false, readable: false, reported: false };
+        let place = match self.vacant.pop() {
+            Some(place) => place,
+            None => {
+                self.slots.push(None);
+                self.deadlines.push(Time::MAX);
+                self.slots.len() - 1
+            }
+        };
+        self.slots[place] = Some(slot);
+        self.places.insert(peer, place);
+        self.touch(place);
     }
 
     fn forget(&mut self, peer: PeerId) {
-        if let Some(remote) = self.connections.remove(&peer).and_then(|c| c.remote()) {
+        let Some(place) = self.places.remove(&peer) else { return };
+        let slot = self.slots[place].take().expect("it has a place");
+        self.counters.add(&slot.connection);
+        self.last = None;
+        self.deadlines[place] = Time::MAX;
+        self.active.retain(|&p| p != place);
+        self.readable.retain(|&p| p != place);
+        self.vacant.push(place);
+        if let Some(remote) = slot.connection.remote() {
             self.remembered.insert(peer, remote);
             if self.remembered.len() > REMEMBERED_MAX {
                 self.remembered.pop_first();
             }
         }
+    }
+}
+
+impl Counters {
+    fn add<B: std::ops::Deref<Target = [u8]>>(&mut self, connection: &Connection<B>) {
+        let (sent, received) = (&connection.sender.tally, &connection.receiver.tally);
+        self.copies += sent.copies + received.copies;
+        self.segments += sent.segments;
+        self.retransmissions += sent.retransmissions;
+        self.spurious += sent.spurious;
+        self.timeouts += sent.timeouts;
+        self.credit_stalls += sent.credit_stalls;
+        self.duplicates += received.duplicates;
+        self.starved += received.stalls;
+    }
+}
+
+impl<M: Memory> std::fmt::Debug for Node<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node")
+            .field("connections", &self.places.len())
+            .field("counters", &self.counters())
+            .finish_non_exhaustive()
     }
 }

@@ -1,100 +1,262 @@
-use crate::config::WINDOW_MAX;
-use crate::wire::{Bitmap, Kind};
+use crate::config::{Config, WINDOW_MAX};
+use crate::memory::{Memory, Sink};
+use crate::sender::TRANSFERS_MAX;
+use crate::wire::{BITMAP_LEN_MAX, Kind, PACKED_LEN_LEN, u64_at, unpack};
 use std::collections::{BTreeMap, VecDeque};
 
 /// The receiving half of a connection: puts segments in order and messages together.
-#[derive(Debug)]
-pub(crate) struct Receiver {
-    window: u64,
+///
+/// Segments are kept as they arrived until the application reads: reading walks along them. So nothing is
+/// kept twice, and what is unread holds up the peer by itself.
+pub(crate) struct Receiver<B> {
+    window: usize,
     message_len_max: usize,
+    /// Segments from `head`, the first one not read wholly; `None` where one is missing.
+    slots: VecDeque<Option<(Kind, B)>>,
+    head: u64,
     /// All segments below this have arrived.
     next: u64,
-    /// Those after a gap. All of them lie within the limit granted, hence at most `window`.
-    early: BTreeMap<u64, (Kind, Vec<u8>)>,
-    /// The message whose segments are arriving, and how many it has.
-    partial: Vec<u8>,
-    partial_segments: u64,
-    /// Complete messages not read yet, each with its number of segments.
-    ready: VecDeque<(Vec<u8>, u64)>,
-    /// Segments of these.
-    unread: u64,
     /// The highest limit granted; never taken back.
     limit: u64,
+    /// The message being put together, and the length it will have.
+    partial: Option<(B, usize)>,
+    /// Transfers announced and not accepted yet, with their lengths.
+    announced: BTreeMap<u64, u64>,
+    /// Transfers under way.
+    incoming: BTreeMap<u64, Incoming>,
     finished: bool,
+    pub(crate) tally: Tally,
+}
+
+/// What a receiver has done.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) copies: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) stalls: u64,
+}
+
+struct Incoming {
+    sink: Box<dyn Sink>,
+    len: u64,
+    at: u64,
+}
+
+/// What is read next.
+pub(crate) enum Read<B> {
+    Message(B),
+    /// The peer announces a transfer of this number and length.
+    Announced(u64, u64),
+    /// A transfer has arrived.
+    Received(u64, Box<dyn Sink>),
+    /// The peer takes, or does not take, a transfer of ours.
+    Answer(u64, bool),
+    /// Nothing follows.
+    Fin,
+    /// Nothing now.
+    Nothing,
+    /// Something, but there is no buffer for it now.
+    Starved,
 }
 
 /// A peer broke the rules.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Violation;
 
-impl Receiver {
-    pub(crate) fn new(window: u64, message_len_max: usize) -> Receiver {
-        let window = window.clamp(1, WINDOW_MAX);
+impl<B: std::ops::Deref<Target = [u8]>> Receiver<B> {
+    pub(crate) fn new(config: &Config) -> Receiver<B> {
+        let window = config.window.clamp(2, WINDOW_MAX);
         Receiver {
             window,
-            message_len_max,
+            message_len_max: config.message_len_max,
+            slots: VecDeque::new(),
+            head: 0,
             next: 0,
-            early: BTreeMap::new(),
-            partial: Vec::new(),
-            partial_segments: 0,
-            ready: VecDeque::new(),
-            unread: 0,
-            limit: window,
+            limit: 0,
+            partial: None,
+            announced: BTreeMap::new(),
+            incoming: BTreeMap::new(),
             finished: false,
+            tally: Tally::default(),
         }
     }
 
     /// Takes in a segment. True if it is new.
-    pub(crate) fn insert(&mut self, sequence: u64, kind: Kind, body: &[u8]) -> Result<bool, Violation> {
+    pub(crate) fn insert(&mut self, sequence: u64, kind: Kind, body: B) -> Result<bool, Violation> {
         if sequence >= self.limit {
             return Err(Violation);
         }
-        if sequence < self.next || self.early.contains_key(&sequence) {
+        if sequence < self.next {
+            self.tally.duplicates += 1;
             return Ok(false);
         }
-        if sequence > self.next {
-            self.early.insert(sequence, (kind, body.to_vec()));
-            return Ok(true);
+        let index = (sequence - self.head) as usize;
+        while self.slots.len() <= index {
+            self.slots.push_back(None);
         }
-        self.take(kind, body)?;
-        while let Some((kind, body)) = self.early.remove(&self.next) {
-            self.take(kind, &body)?;
+        if self.slots[index].is_some() {
+            self.tally.duplicates += 1;
+            return Ok(false);
+        }
+        self.slots[index] = Some((kind, body));
+        while let Some(Some(_)) = self.slots.get((self.next - self.head) as usize) {
+            self.next += 1;
         }
         Ok(true)
     }
 
-    /// The next segment in order.
-    fn take(&mut self, kind: Kind, body: &[u8]) -> Result<(), Violation> {
-        if self.finished || self.partial.len() + body.len() > self.message_len_max {
+    /// True if a segment is missing before one that has arrived.
+    pub(crate) fn has_gap(&self) -> bool {
+        self.slots.len() as u64 > self.next - self.head
+    }
+
+    /// True if [`Receiver::read`] has something to look at.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.head < self.next
+    }
+
+    /// The next thing in order.
+    pub(crate) fn read<M: Memory<Buf = B>>(&mut self, memory: &M) -> Result<Read<B>, Violation> {
+        while self.head < self.next {
+            if self.finished {
+                return Err(Violation);
+            }
+            let slot = self.slots.front_mut().expect("it has arrived");
+            let (kind, body) = slot.as_mut().expect("it has arrived");
+            let kind = *kind;
+            if self.partial.is_some() && !matches!(kind, Kind::Next | Kind::Chunk) {
+                return Err(Violation);
+            }
+            let read = match kind {
+                Kind::Whole => Read::Message(self.pop()),
+                Kind::Pack => {
+                    let Some(message) = unpack(body) else { return Err(Violation) };
+                    let Some(mut copy) = memory.alloc(message.len()) else {
+                        self.tally.stalls += 1;
+                        return Ok(Read::Starved);
+                    };
+                    M::append(&mut copy, message);
+                    let taken = PACKED_LEN_LEN + message.len();
+                    M::advance(body, taken);
+                    self.tally.copies += 1;
+                    if body.is_empty() {
+                        self.pop();
+                    }
+                    Read::Message(copy)
+                }
+                Kind::First | Kind::Next => match self.assemble(memory, kind)? {
+                    Read::Nothing => continue,
+                    read => return Ok(read),
+                },
+                Kind::Chunk => {
+                    let body = self.pop();
+                    match self.place(&body)? {
+                        Read::Nothing => continue,
+                        read => read,
+                    }
+                }
+                Kind::Announce => {
+                    let (id, len) = (u64_at(body, 0), u64_at(body, 8));
+                    if self.announced.len() + self.incoming.len() >= TRANSFERS_MAX
+                        || self.incoming.contains_key(&id)
+                        || self.announced.insert(id, len).is_some()
+                    {
+                        return Err(Violation);
+                    }
+                    self.pop();
+                    Read::Announced(id, len)
+                }
+                Kind::Accept | Kind::Reject => {
+                    let id = u64_at(&self.pop(), 0);
+                    Read::Answer(id, kind == Kind::Accept)
+                }
+                Kind::Fin => {
+                    self.pop();
+                    self.finished = true;
+                    Read::Fin
+                }
+                Kind::Hello | Kind::Welcome | Kind::Ack | Kind::Ping | Kind::Reset => {
+                    unreachable!("not a segment")
+                }
+            };
+            return Ok(read);
+        }
+        Ok(Read::Nothing)
+    }
+
+    /// Takes the first segment.
+    fn pop(&mut self) -> B {
+        self.head += 1;
+        self.slots.pop_front().flatten().expect("it has arrived").1
+    }
+
+    /// Adds the first segment to the message that is put together.
+    fn assemble<M: Memory<Buf = B>>(&mut self, memory: &M, kind: Kind) -> Result<Read<B>, Violation> {
+        let mut at = 0;
+        if kind == Kind::First {
+            let (_, body) = self.slots[0].as_ref().expect("it has arrived");
+            let len = usize::try_from(u64_at(body, 0)).map_err(|_| Violation)?;
+            if len > self.message_len_max.min(memory.capacity_max()) {
+                return Err(Violation);
+            }
+            let Some(buf) = memory.alloc(len) else {
+                self.tally.stalls += 1;
+                return Ok(Read::Starved);
+            };
+            self.partial = Some((buf, len));
+            at = kind.numbers_len();
+        }
+        let body = self.pop();
+        let (mut message, len) = self.partial.take().ok_or(Violation)?;
+        if message.len() + body.len() - at > len {
             return Err(Violation);
         }
-        self.next += 1;
-        match kind {
-            Kind::Fin if self.partial_segments == 0 => self.finished = true,
-            Kind::Part | Kind::Last => {
-                self.partial.extend_from_slice(body);
-                self.partial_segments += 1;
-                if kind == Kind::Last {
-                    let segments = std::mem::take(&mut self.partial_segments);
-                    self.unread += segments;
-                    self.ready.push_back((std::mem::take(&mut self.partial), segments));
-                }
-            }
-            _ => return Err(Violation),
+        M::append(&mut message, &body[at..]);
+        if message.len() == len {
+            return Ok(Read::Message(message));
         }
-        Ok(())
+        self.partial = Some((message, len));
+        Ok(Read::Nothing)
     }
 
-    /// The oldest message not read yet.
-    pub(crate) fn read(&mut self) -> Option<Vec<u8>> {
-        let (message, segments) = self.ready.pop_front()?;
-        self.unread -= segments;
-        Some(message)
+    /// Puts a piece of a transfer in its place.
+    fn place(&mut self, body: &[u8]) -> Result<Read<B>, Violation> {
+        let (id, at, bytes) = (u64_at(body, 0), u64_at(body, 8), &body[Kind::Chunk.numbers_len()..]);
+        let incoming = self.incoming.get_mut(&id).ok_or(Violation)?;
+        if at != incoming.at || bytes.len() as u64 > incoming.len - at {
+            return Err(Violation);
+        }
+        incoming.sink.place(at, bytes.len()).copy_from_slice(bytes);
+        incoming.at += bytes.len() as u64;
+        if incoming.at < incoming.len {
+            return Ok(Read::Nothing);
+        }
+        let done = self.incoming.remove(&id).expect("just seen");
+        Ok(Read::Received(id, done.sink))
     }
 
-    /// Messages not read yet.
-    pub(crate) fn ready(&self) -> usize {
-        self.ready.len()
+    /// The application takes a transfer that was announced. Hands the sink back if there is none of that
+    /// number, or if there is nothing to come (`true`).
+    pub(crate) fn accept(&mut self, id: u64, sink: Box<dyn Sink>) -> Result<(), (Box<dyn Sink>, bool)> {
+        match self.announced.remove(&id) {
+            None => Err((sink, false)),
+            Some(0) => Err((sink, true)),
+            Some(len) => {
+                self.incoming.insert(id, Incoming { sink, len, at: 0 });
+                Ok(())
+            }
+        }
+    }
+
+    /// The application does not take it. False if there is none of that number.
+    pub(crate) fn reject(&mut self, id: u64) -> bool {
+        self.announced.remove(&id).is_some()
+    }
+
+    /// Nothing more will be read.
+    pub(crate) fn discard(&mut self) {
+        self.slots.clear();
+        self.head = self.next;
     }
 
     /// All segments below this have arrived.
@@ -102,77 +264,51 @@ impl Receiver {
         self.next
     }
 
-    /// The segments the peer may send lie below this. What is unread counts against the window.
-    pub(crate) fn grant(&mut self) -> u64 {
-        self.limit = self.limit.max(self.next + self.window.saturating_sub(self.unread));
-        self.limit
+    fn could_grant(&self, share: usize) -> u64 {
+        self.head + self.window.min(share) as u64
     }
 
-    /// True if a grant now would tell the peer something worth a frame of its own.
-    pub(crate) fn grant_is_due(&self) -> bool {
-        let could = self.next + self.window.saturating_sub(self.unread);
-        could >= self.limit + self.window.div_ceil(4)
+    /// How many segments from [`Receiver::ack`] on the peer may send. What is unread counts against the
+    /// window, of which this connection has `share` at the most.
+    pub(crate) fn grant(&mut self, share: usize) -> u32 {
+        self.limit = self.limit.max(self.could_grant(share));
+        (self.limit - self.next) as u32
     }
 
-    /// What has arrived after the first gap.
-    pub(crate) fn bitmap(&self) -> Bitmap {
-        let mut bitmap = Bitmap::default();
-        self.early.keys().for_each(|&s| bitmap.set(s - self.next - 1));
-        bitmap
+    /// True if the peer is, or soon will be, held up by what was granted last, and could be told better.
+    pub(crate) fn grant_is_due(&self, share: usize) -> bool {
+        let window = self.window.min(share) as u64;
+        self.could_grant(share) >= self.limit + window.div_ceil(2)
     }
 
-    /// True once the peer's last segment has arrived, and with it all others.
+    /// Segments after which an acknowledgement is worth a frame of its own.
+    pub(crate) fn ack_every(&self, share: usize) -> u32 {
+        (self.window.min(share) / 4).clamp(1, 16) as u32
+    }
+
+    /// Writes what has arrived after the first gap; returns the number of bytes.
+    pub(crate) fn bitmap(&self, into: &mut [u8]) -> usize {
+        let mut len = 0;
+        let from = (self.next - self.head) as usize + 1;
+        for (i, slot) in self.slots.iter().skip(from).enumerate().take(BITMAP_LEN_MAX * 8) {
+            if i % 8 == 0 {
+                into[i / 8] = 0;
+            }
+            if slot.is_some() {
+                into[i / 8] |= 1 << (i % 8);
+                len = i / 8 + 1;
+            }
+        }
+        len
+    }
+
+    /// True once the peer's last segment has been read, and with it all others.
     pub(crate) fn is_finished(&self) -> bool {
         self.finished
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn segments_in_any_order_make_messages_in_order() {
-        let mut r = Receiver::new(8, 100);
-        assert_eq!(r.insert(2, Kind::Last, b"c"), Ok(true));
-        assert_eq!(r.insert(1, Kind::Last, b"b"), Ok(true));
-        assert_eq!(r.bitmap().offsets().collect::<Vec<_>>(), [0, 1]);
-        assert_eq!(r.insert(1, Kind::Last, b"b"), Ok(false));
-        assert_eq!((r.ready(), r.ack()), (0, 0));
-        assert_eq!(r.insert(0, Kind::Part, b"a"), Ok(true));
-        assert_eq!((r.read().unwrap(), r.read().unwrap()), (b"ab".to_vec(), b"c".to_vec()));
-        assert_eq!(r.insert(0, Kind::Part, b"a"), Ok(false));
-    }
-
-    #[test]
-    fn what_is_unread_counts_against_the_grant_and_reading_renews_it() {
-        let mut r = Receiver::new(4, 100);
-        (0..4).for_each(|s| assert_eq!(r.insert(s, Kind::Last, b"x"), Ok(true)));
-        assert_eq!((r.grant(), r.grant_is_due()), (4, false));
-        assert_eq!(r.insert(4, Kind::Last, b"x"), Err(Violation));
-        r.read();
-        assert!(r.grant_is_due());
-        assert_eq!(r.grant(), 5);
-    }
-
-    #[test]
-    fn a_message_longer_than_the_window_passes_and_one_beyond_the_limit_does_not() {
-        let mut r = Receiver::new(2, 10);
-        for s in 0..10 {
-            assert_eq!(r.insert(s, Kind::Part, b"x"), Ok(true));
-            r.grant();
-        }
-        assert_eq!(r.insert(10, Kind::Last, b"x"), Err(Violation));
-    }
-
-    #[test]
-    fn an_end_within_a_message_and_a_segment_after_the_end_are_violations() {
-        let mut r = Receiver::new(8, 10);
-        assert_eq!(r.insert(0, Kind::Part, b"x"), Ok(true));
-        assert_eq!(r.insert(1, Kind::Fin, b""), Err(Violation));
-        let mut r = Receiver::new(8, 10);
-        assert_eq!(r.insert(0, Kind::Fin, b""), Ok(true));
-        assert!(r.is_finished());
-        assert_eq!(r.insert(1, Kind::Last, b""), Err(Violation));
+    /// Segments that are kept.
+    pub(crate) fn kept(&self) -> usize {
+        self.slots.iter().flatten().count()
     }
 }

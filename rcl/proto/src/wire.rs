@@ -1,122 +1,262 @@
-//! Frames, little-endian: a header of [`HEADER_LEN`] bytes, and behind it the contents of a data segment or
-//! the bitmap of an acknowledgement.
+//! Frames, little-endian: a header of [`HEADER_LEN`] bytes and a body that depends on the kind.
 //!
 //! ```text
-//!  0   1   2      8              16             24         32        40        48
-//!  ┌───┬───┬──────┬──────────────┬──────────────┬──────────┬─────────┬─────────┐
-//!  │ v │ k │ 0    │ source inc.  │ dest. inc.   │ sequence │ ack     │ limit   │
-//!  └───┴───┴──────┴──────────────┴──────────────┴──────────┴─────────┴─────────┘
+//!  0   1   2       3   4          8           16           24         32    40      44      48
+//!  ┌───┬───┬───────┬───┬──────────┬───────────┬────────────┬──────────┬─────┬───────┬───────┐
+//!  │ v │ k │ flags │ 0 │ checksum │ source    │ destination│ sequence │ ack │ grant │ delay │ body …
+//!  └───┴───┴───────┴───┴──────────┴───────────┴────────────┴──────────┴─────┴───────┴───────┘
+//!                                   incarnations
 //! ```
+//!
+//! `ack`: all segments below it have arrived. `grant`: the peer takes so many segments from there on.
+//! `delay`: nanoseconds from the arrival of the newest segment to the sending of this frame.
+//!
+//! | kind | body |
+//! | --- | --- |
+//! | `Whole` | a message |
+//! | `Pack` | messages, each behind its length (`u16`) |
+//! | `First` | the length of a message (`u64`), and its beginning |
+//! | `Next` | how it goes on |
+//! | `Announce` | the number of a transfer, its length (`u64` each) |
+//! | `Accept`, `Reject` | the number of a transfer of the peer's |
+//! | `Chunk` | the number of a transfer, a place in it (`u64` each), and the bytes from there on |
+//! | `Ack` | a bitmap: bit `i` says that segment `ack + 1 + i` has arrived; whole bytes, the last not 0 |
+//! | others | nothing |
 
 /// Bytes in front of a segment's contents.
 pub const HEADER_LEN: usize = 48;
-/// Bytes of the bitmap in an acknowledgement: one bit for each segment after the first missing one.
-pub(crate) const BITMAP_LEN: usize = crate::config::WINDOW_MAX as usize / 8;
+/// The most bytes of numbers between the header and the contents.
+pub(crate) const NUMBERS_LEN_MAX: usize = 16;
+/// The length in front of a message in a pack.
+pub(crate) const PACKED_LEN_LEN: usize = 2;
+/// Bytes of the bitmap in an acknowledgement at the most: one bit for each segment of the largest window.
+pub(crate) const BITMAP_LEN_MAX: usize = crate::config::WINDOW_MAX / 8;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+const CHECKSUM_AT: usize = 4;
 
-/// What a frame is for.
+/// Asks for an acknowledgement at once.
+pub(crate) const FLAG_ANSWER: u8 = 1;
+/// The checksum covers the header.
+const FLAG_HEADER_SUM: u8 = 2;
+/// The checksum covers the body as well.
+const FLAG_BODY_SUM: u8 = 4;
+const FLAGS: u8 = FLAG_ANSWER | FLAG_HEADER_SUM | FLAG_BODY_SUM;
+
+/// What the checksum of a frame covers: CRC-32C, which finds every flip of up to three bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Checksum {
+    /// Nothing: what is below is trusted.
+    None,
+    /// The header, so that a flipped bit never harms the connection, but may harm a message.
+    Header,
+    /// Everything.
+    Full,
+}
+
+impl Checksum {
+    fn flags(self) -> u8 {
+        match self {
+            Checksum::None => 0,
+            Checksum::Header => FLAG_HEADER_SUM,
+            Checksum::Full => FLAG_HEADER_SUM | FLAG_BODY_SUM,
+        }
+    }
+}
+
+/// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Opens a connection. The destination's incarnation is not known yet (0).
+    /// A call.
     Hello,
-    /// Answers it.
+    /// The answer to a call.
     Welcome,
-    /// A segment that is not the last of its message.
-    Part,
-    /// The last segment of a message.
-    Last,
-    /// The end of all messages; counts as a segment.
+    Whole,
+    Pack,
+    First,
+    Next,
+    Announce,
+    Accept,
+    Reject,
+    Chunk,
+    /// Nothing follows.
     Fin,
-    /// Says what has arrived.
+    /// An acknowledgement alone.
     Ack,
-    /// Asks for an acknowledgement.
+    /// A question whether the peer lives.
     Ping,
-    /// There is no such connection, or no longer.
+    /// The connection is no more.
     Reset,
 }
 
 impl Kind {
-    const ALL: [Kind; 8] =
-        [Kind::Hello, Kind::Welcome, Kind::Part, Kind::Last, Kind::Fin, Kind::Ack, Kind::Ping, Kind::Reset];
+    const ALL: [Kind; 14] = [
+        Kind::Hello,
+        Kind::Welcome,
+        Kind::Whole,
+        Kind::Pack,
+        Kind::First,
+        Kind::Next,
+        Kind::Announce,
+        Kind::Accept,
+        Kind::Reject,
+        Kind::Chunk,
+        Kind::Fin,
+        Kind::Ack,
+        Kind::Ping,
+        Kind::Reset,
+    ];
 
-    /// True for what has a sequence number and is sent until it is acknowledged.
+    /// True for what has a sequence number of its own.
     pub(crate) fn is_segment(self) -> bool {
-        matches!(self, Kind::Part | Kind::Last | Kind::Fin)
+        (Kind::Whole as u8..=Kind::Fin as u8).contains(&(self as u8))
+    }
+
+    /// Bytes of numbers in front of the contents.
+    pub(crate) fn numbers_len(self) -> usize {
+        match self {
+            Kind::First | Kind::Accept | Kind::Reject => 8,
+            Kind::Announce | Kind::Chunk => 16,
+            _ => 0,
+        }
+    }
+
+    /// True if a body of `len` bytes is one of this kind.
+    fn fits(self, len: usize) -> bool {
+        match self {
+            Kind::Whole => true,
+            Kind::Pack => len >= PACKED_LEN_LEN,
+            Kind::Next => len > 0,
+            Kind::First | Kind::Chunk => len > self.numbers_len(),
+            Kind::Announce | Kind::Accept | Kind::Reject => len == self.numbers_len(),
+            Kind::Ack => len <= BITMAP_LEN_MAX,
+            Kind::Hello | Kind::Welcome | Kind::Fin | Kind::Ping | Kind::Reset => len == 0,
+        }
     }
 }
 
-/// The meaning of a frame's header.
+/// Why bytes are no frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FrameError {
+    /// Shorter than a header.
+    Truncated,
+    /// Of another version of the protocol.
+    Version,
+    /// A kind or a flag that does not exist.
+    Kind,
+    /// A body of a length that its kind does not have.
+    Length,
+    /// The checksum is wrong, or covers less than is demanded.
+    Checksum,
+}
+
+/// The meaning of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: Kind,
-    /// The sender's incarnation of the connection.
+    pub(crate) answer: bool,
     pub(crate) source: u64,
-    /// The receiver's.
     pub(crate) destination: u64,
-    /// The number of a segment; 0 in other frames.
     pub(crate) sequence: u64,
-    /// All segments below this have arrived at the sender of this frame.
     pub(crate) ack: u64,
-    /// The receiver of this frame may send segments below this.
-    pub(crate) limit: u64,
+    pub(crate) grant: u32,
+    pub(crate) delay: u32,
+}
+
+/// The little-endian number at `at`.
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]))
 }
 
 impl Header {
-    /// The header and the rest, or `None` if it is not a frame of ours.
-    pub(crate) fn parse(bytes: &[u8]) -> Option<(Header, &[u8])> {
-        let (header, body) = bytes.split_first_chunk::<HEADER_LEN>()?;
-        if header[0] != VERSION || header[2..8] != [0; 6] {
-            return None;
-        }
-        let kind = *Kind::ALL.get(usize::from(header[1]))?;
-        let sized = match kind {
-            Kind::Part => !body.is_empty(),
-            Kind::Last => true,
-            Kind::Ack => body.len() == BITMAP_LEN,
-            Kind::Hello | Kind::Welcome | Kind::Fin | Kind::Ping | Kind::Reset => body.is_empty(),
+    /// The meaning of a frame's header, checked against the frame's length and the checksum, which covers
+    /// at least what is `demanded`.
+    pub(crate) fn parse(frame: &[u8], demanded: Checksum) -> Result<Header, FrameError> {
+        let Some((header, body)) = frame.split_first_chunk::<HEADER_LEN>() else {
+            return Err(FrameError::Truncated);
         };
-        let at = |i: usize| u64::from_le_bytes(std::array::from_fn(|j| header[i + j]));
-        let (source, destination) = (at(8), at(16));
-        let (sequence, ack, limit) = (at(24), at(32), at(40));
-        sized.then_some((Header { kind, source, destination, sequence, ack, limit }, body))
+        if header[0] != VERSION {
+            return Err(FrameError::Version);
+        }
+        let flags = header[2];
+        let demanded = demanded.flags();
+        if flags & demanded != demanded || !sum_is_right(flags, header, body) {
+            return Err(FrameError::Checksum);
+        }
+        let Some(&kind) = Kind::ALL.get(usize::from(header[1])) else { return Err(FrameError::Kind) };
+        if flags & !FLAGS != 0 || header[3] != 0 {
+            return Err(FrameError::Kind);
+        }
+        if !kind.fits(body.len()) {
+            return Err(FrameError::Length);
+        }
+        Ok(Header {
+            kind,
+            answer: flags & FLAG_ANSWER != 0,
+            source: u64_at(header, 8),
+            destination: u64_at(header, 16),
+            sequence: u64_at(header, 24),
+            ack: u64_at(header, 32),
+            grant: u32_at(header, 40),
+            delay: u32_at(header, 44),
+        })
     }
 
-    /// The bytes of this header.
-    pub(crate) fn to_bytes(self) -> [u8; HEADER_LEN] {
-        let mut b = [0; HEADER_LEN];
-        b[0] = VERSION;
-        b[1] = self.kind as u8;
-        let words = [self.source, self.destination, self.sequence, self.ack, self.limit];
-        for (to, word) in b[8..].chunks_exact_mut(8).zip(words) {
+    /// Writes this header to the beginning of `head`, in which the first bytes of the body follow already,
+    /// with the checksum over it and `body`, the rest.
+    pub(crate) fn write(&self, head: &mut [u8], body: &[u8], checksum: Checksum) {
+        let flags = checksum.flags() | if self.answer { FLAG_ANSWER } else { 0 };
+        head[..8].copy_from_slice(&[VERSION, self.kind as u8, flags, 0, 0, 0, 0, 0]);
+        let words = [self.source, self.destination, self.sequence, self.ack];
+        for (to, word) in head[8..40].chunks_exact_mut(8).zip(words) {
             to.copy_from_slice(&word.to_le_bytes());
         }
-        b
+        head[40..44].copy_from_slice(&self.grant.to_le_bytes());
+        head[44..48].copy_from_slice(&self.delay.to_le_bytes());
+        let sum = match checksum {
+            Checksum::None => return,
+            Checksum::Header => crc32c::crc32c(&head[..HEADER_LEN]),
+            Checksum::Full => crc32c::crc32c_append(crc32c::crc32c(head), body),
+        };
+        head[CHECKSUM_AT..CHECKSUM_AT + 4].copy_from_slice(&sum.to_le_bytes());
     }
 }
 
-/// Which of the segments `ack + 1 ..= ack + 256` have arrived, `ack` itself being missing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Bitmap([u8; BITMAP_LEN]);
+/// Whether the checksum is that of what `flags` say it covers.
+fn sum_is_right(flags: u8, header: &[u8; HEADER_LEN], body: &[u8]) -> bool {
+    let mut blank = *header;
+    blank[CHECKSUM_AT..CHECKSUM_AT + 4].fill(0);
+    let sum = match (flags & FLAG_HEADER_SUM != 0, flags & FLAG_BODY_SUM != 0) {
+        (false, false) => 0,
+        (true, false) => crc32c::crc32c(&blank),
+        (true, true) => crc32c::crc32c_append(crc32c::crc32c(&blank), body),
+        (false, true) => return false,
+    };
+    sum == u32_at(header, CHECKSUM_AT)
+}
 
-impl Bitmap {
-    pub(crate) fn parse(body: &[u8]) -> Option<Bitmap> {
-        body.try_into().ok().map(Bitmap)
-    }
+/// The offsets of the bits that are set, ascending.
+pub(crate) fn bits(bitmap: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    bitmap.chunks(8).enumerate().flat_map(|(index, chunk)| {
+        let mut bytes = [0; 8];
+        bytes[..chunk.len()].copy_from_slice(chunk);
+        let mut word = u64::from_le_bytes(bytes);
+        std::iter::from_fn(move || {
+            let bit = (word != 0).then(|| u64::from(word.trailing_zeros()))?;
+            word &= word - 1;
+            Some(index as u64 * 64 + bit)
+        })
+    })
+}
 
-    pub(crate) fn to_bytes(self) -> [u8; BITMAP_LEN] {
-        self.0
-    }
-
-    /// Notes that segment `ack + 1 + offset` has arrived.
-    pub(crate) fn set(&mut self, offset: u64) {
-        self.0[offset as usize / 8] |= 1 << (offset % 8);
-    }
-
-    /// The offsets noted, ascending.
-    pub(crate) fn offsets(&self) -> impl DoubleEndedIterator<Item = u64> + '_ {
-        (0..BITMAP_LEN * 8).filter(|i| self.0[i / 8] & (1 << (i % 8)) != 0).map(|i| i as u64)
-    }
+/// The first message of what is left of a pack, and how many bytes it takes with its length.
+pub(crate) fn unpack(rest: &[u8]) -> Option<&[u8]> {
+    let (len, rest) = rest.split_first_chunk::<PACKED_LEN_LEN>()?;
+    rest.get(..usize::from(u16::from_le_bytes(*len)))
 }
 
 #[cfg(test)]
@@ -124,19 +264,72 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn header() -> impl Strategy<Value = (Header, Vec<u8>)> {
+        let fields = (0..Kind::ALL.len(), any::<bool>(), any::<[u64; 4]>(), any::<[u32; 2]>());
+        (fields, proptest::collection::vec(any::<u8>(), 17..80)).prop_map(|((kind, answer, w, n), body)| {
+            let kind = Kind::ALL[kind];
+            let header = Header {
+                kind,
+                answer,
+                source: w[0],
+                destination: w[1],
+                sequence: w[2],
+                ack: w[3],
+                grant: n[0],
+                delay: n[1],
+            };
+            let len = (0..=body.len()).rev().find(|&len| kind.fits(len)).expect("some length fits");
+            (header, body[..len].to_vec())
+        })
+    }
+
     proptest! {
         #[test]
-        fn any_bytes_are_parsed_or_refused_and_parsed_headers_have_one_encoding(
-            kind in any::<u8>(), rest in any::<[u8; 40]>(), body in proptest::collection::vec(any::<u8>(), 0..40),
+        fn any_bytes_are_parsed_or_refused(
+            bytes in proptest::collection::vec(any::<u8>(), 0..120), kind in 0..15u8, flags in 0..8u8,
         ) {
-            let mut bytes = vec![VERSION, kind, 0, 0, 0, 0, 0, 0];
-            bytes.extend_from_slice(&rest);
-            bytes.extend_from_slice(&body);
-            if let Some((header, left)) = Header::parse(&bytes) {
-                prop_assert_eq!(&header.to_bytes()[..], &bytes[..HEADER_LEN]);
-                prop_assert_eq!(left, &body[..]);
+            let mut bytes = bytes;
+            let _ = Header::parse(&bytes, Checksum::None);
+            if bytes.len() > 8 {
+                bytes[..8].copy_from_slice(&[VERSION, kind, flags, 0, 0, 0, 0, 0]);
+                let _ = Header::parse(&bytes, Checksum::None);
             }
-            let _ = Header::parse(&bytes[1..]);
+        }
+
+        #[test]
+        fn what_is_written_is_read_and_a_flipped_bit_is_found(
+            (header, body) in header(), bit in any::<proptest::sample::Index>(),
+        ) {
+            for checksum in [Checksum::None, Checksum::Header, Checksum::Full] {
+                let mut frame = vec![0; HEADER_LEN];
+                header.write(&mut frame, &body, checksum);
+                frame.extend_from_slice(&body);
+                prop_assert_eq!(Header::parse(&frame, checksum), Ok(header));
+                if checksum == Checksum::None {
+                    prop_assert_eq!(Header::parse(&frame, Checksum::Header), Err(FrameError::Checksum));
+                    continue;
+                }
+                let covered = if checksum == Checksum::Full { frame.len() } else { HEADER_LEN };
+                let bit = bit.index(covered * 8);
+                frame[bit / 8] ^= 1 << (bit % 8);
+                prop_assert!(Header::parse(&frame, checksum).is_err());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_unpacked_within_their_bounds(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut at = 0;
+            while let Some(message) = unpack(&bytes[at..]) {
+                at += PACKED_LEN_LEN + message.len();
+                prop_assert!(at <= bytes.len());
+            }
+        }
+
+        #[test]
+        fn bits_are_found_where_they_are(bitmap in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let expected = (0..bitmap.len() as u64 * 8)
+                .filter(|&i| bitmap[i as usize / 8] & (1 << (i % 8)) != 0).collect::<Vec<_>>();
+            prop_assert_eq!(bits(&bitmap).collect::<Vec<_>>(), expected);
         }
     }
 
@@ -145,5 +338,7 @@ mod tests {
         for (number, kind) in Kind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, number);
         }
+        assert!(!Kind::Welcome.is_segment() && Kind::Whole.is_segment());
+        assert!(Kind::Fin.is_segment() && !Kind::Ack.is_segment());
     }
 }
