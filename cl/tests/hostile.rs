@@ -1,8 +1,11 @@
 //! Bytes from strangers: each datagram is refused for a counted reason, and good traffic does not notice.
 
-use cl::header::{Geometry, HeaderError, Repr};
+use cl::header::{Form, Geometry, HeaderError, Repr};
 use cl::runtime::{Core, RuntimeConfig, Service, spawn};
-use cl::{Drops, Endpoint, EndpointConfig, HEADER_LEN, MESSAGE_LEN_MAX, Received, Stats, TransportChoice};
+use cl::{
+    Drops, Endpoint, EndpointConfig, HEADER_LEN, MESSAGE_LEN_MAX, Received, SharedMemory, Stats,
+    TransportChoice,
+};
 use cl_base::{PeerId, Rng};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,9 +28,9 @@ fn each() -> Vec<TransportChoice> {
 
 fn config(me: PeerId, transport: TransportChoice) -> EndpointConfig {
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-    // An injector that does next to nothing keeps all traffic on the network.
-    let faults = Some("drop=1e-12".parse().unwrap());
-    EndpointConfig { transport, mtu: Some(MTU), faults, ..EndpointConfig::new(me, loopback) }
+    // All of it goes over the network, which is where strangers are.
+    let shared_memory = SharedMemory::Never;
+    EndpointConfig { transport, mtu: Some(MTU), shared_memory, ..EndpointConfig::new(me, loopback) }
 }
 
 /// A header for Bob, made by hand as a stranger would.
@@ -44,7 +47,7 @@ fn header(source: PeerId, message: u32, total: usize, index: u16, count: u16) ->
 }
 
 /// The ways to be wrong.
-const KINDS: u64 = 10;
+const KINDS: u64 = 11;
 
 /// A datagram that no endpoint of ours would send to Bob.
 fn hostile(rng: &mut Rng, kind: u64) -> Vec<u8> {
@@ -56,8 +59,9 @@ fn hostile(rng: &mut Rng, kind: u64) -> Vec<u8> {
         0 => frame.truncate(rng.below(HEADER_LEN as u64) as usize),
         1 => frame.truncate(HEADER_LEN + len.saturating_sub(1)),
         2 => frame[rng.below(2) as usize] ^= rng.within(1, 255) as u8,
-        // The version, or the reserved byte behind it.
-        3 => frame[2 + rng.below(2) as usize] ^= rng.within(1, 255) as u8,
+        // The version, or the form behind it.
+        3 if rng.chance(1, 2) => frame[2] ^= rng.within(1, 255) as u8,
+        3 => frame[3] = rng.within(2, 255) as u8,
         4 => frame[16..24].copy_from_slice(&rng.next_u64().to_le_bytes()),
         // A claim of more than the longest message, or of fragments that cannot be.
         5 => frame[4..8]
@@ -66,6 +70,13 @@ fn hostile(rng: &mut Rng, kind: u64) -> Vec<u8> {
         7 => frame[30..32].copy_from_slice(&[0, 0]),
         // Oversize: beyond the claim, and beyond the MTU.
         8 => frame.resize(rng.within(2000, 9000) as usize, 0),
+        // Packed messages, the first of which is longer than all of them together.
+        9 => {
+            frame[3] = 1;
+            let total = frame.len() - HEADER_LEN + 2;
+            frame[4..8].copy_from_slice(&(total as u32).to_le_bytes());
+            frame.splice(HEADER_LEN..HEADER_LEN, (total as u16).to_le_bytes());
+        }
         _ => frame.iter_mut().for_each(|b| *b = rng.next_u64() as u8),
     }
     frame
@@ -80,6 +91,11 @@ fn expect(frame: &[u8], drops: &mut Drops) -> bool {
         Err(HeaderError::Version) => &mut drops.version,
         Err(HeaderError::Geometry) => &mut drops.geometry,
         Ok(repr) if repr.destination != BOB => &mut drops.misaddressed,
+        Ok(repr) if repr.form == Form::Packed => {
+            let (len, packed) = frame[HEADER_LEN..].split_first_chunk().expect("it was written there");
+            assert!(usize::from(u16::from_le_bytes(*len)) > packed.len());
+            &mut drops.geometry
+        }
         Ok(_) => return false,
     };
     *reason += 1;
