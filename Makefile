@@ -7,7 +7,7 @@ unexport CARGO_TARGET_DIR
 help:
 	@echo "make demo    six nodes, an MPI job, a killed primary manager: watch the job finish (DEMO='--kill node')"
 	@echo "make test    format, lints, all tests; the slowest are listed at the end"
-	@echo "make bench   benchmarks"
+	@echo "make bench   benchmarks; the messaging layers beside other systems, into docs/PERFORMANCE.md"
 	@echo "make build   the programs, in target/release"
 	@echo "make clean   remove what was built and installed under target/"
 
@@ -23,8 +23,10 @@ demo: build
 test: setup
 	@.ci/test
 
-bench: setup
+bench: build
 	cargo bench --workspace
+	benches/peers/setup
+	target/release/ghidrah perf table --into docs/PERFORMANCE.md
 
 clean:
 	cargo clean

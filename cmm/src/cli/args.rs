@@ -74,6 +74,9 @@ pub enum Command {
     /// Show what happened in the cluster.
     #[command(after_help = "Examples:\n  ghidrah events --last 20\n  ghidrah events --follow --json")]
     Events(EventsArgs),
+    /// Measure the messaging layers: latency, bandwidth, message rate; beside other systems if asked.
+    #[command(after_help = super::perf::HELP)]
+    Perf(super::perf::PerfArgs),
 }
 
 const RUN_HELP: &str = "Examples:

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod demo;
+pub mod perf;
 mod query;
 pub mod render;
 mod run;
@@ -75,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Nodes(args) => query::nodes(&layout, &args),
         Command::Status(args) => query::status(&layout, &args),
         Command::Events(args) => query::events(&layout, &args),
+        Command::Perf(args) => perf::perf(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

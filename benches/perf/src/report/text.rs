@@ -1,0 +1,182 @@
+//! For people.
+
+use super::{Report, Results};
+use crate::case::{Case, Contents, Pacing, Workload};
+use crate::sizes;
+use std::fmt::Write;
+
+impl Report {
+    /// A table of the figures, what is to be known about them, and a table of the ratios.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let Report { machine, rounds, clock_cost_ns, .. } = self;
+        let _ = writeln!(text, "{machine}");
+        let peers: String =
+            self.versions.iter().map(|(peer, version)| format!("; {peer} {version}")).collect();
+        let _ = writeln!(text, "median of {rounds}; reading the clock costs {clock_cost_ns:.0} ns{peers}");
+        let mut workloads: Vec<Workload> = Vec::new();
+        for result in &self.results {
+            if !workloads.contains(&result.case.workload) {
+                workloads.push(result.case.workload);
+            }
+        }
+        for workload in workloads {
+            text.push('\n');
+            text += &self.figures(workload);
+        }
+        if !self.comparisons.is_empty() {
+            text.push('\n');
+            text += &self.ratios();
+        }
+        let mut vias: Vec<String> = Vec::new();
+        for result in self.results.iter().filter(|r| !r.via.is_empty()) {
+            let via = format!("{}, {}: {}", result.who, result.case.pacing, result.via);
+            if !vias.contains(&via) {
+                vias.push(via);
+            }
+        }
+        if !vias.is_empty() {
+            let _ = write!(text, "\n{}\n", vias.join("\n"));
+        }
+        text
+    }
+
+    fn figures(&self, workload: Workload) -> String {
+        let heading: &[&str] = match workload {
+            Workload::Lat => &["P50 us", "P90", "P99", "P99.9", "MAX", "MEAN", "LOST"],
+            Workload::Incast => &["M/s", "GB/s", "LOST", "SLOWEST/MEAN"],
+            Workload::Bw | Workload::Rate => &["M/s", "GB/s", "LOST"],
+        };
+        let heading: Vec<&str> = [workload_name(workload), "SIZE"].iter().chain(heading).copied().collect();
+        let rows = self.results.iter().filter(|r| r.case.workload == workload).map(row).collect::<Vec<_>>();
+        table(&heading, &rows)
+    }
+
+    fn ratios(&self) -> String {
+        let rows: Vec<Vec<String>> = self
+            .comparisons
+            .iter()
+            .map(|c| {
+                let (ours, rival) = (&self.results[c.ours], &self.results[c.rival]);
+                let limit = |l: Option<f64>| l.map_or(String::new(), ratio);
+                vec![
+                    format!("{} {}", c.metric, name(ours)),
+                    sizes::show(ours.case.size),
+                    name(rival),
+                    c.ratio.map_or("-".to_owned(), ratio),
+                    match (c.least, c.greatest) {
+                        (Some(least), Some(greatest)) => format!("{least:.2} to {greatest:.2}"),
+                        _ => String::new(),
+                    },
+                    limit(c.goal),
+                    limit(c.floor),
+                    c.verdict.to_string(),
+                ]
+            })
+            .collect();
+        table(&["RATIO OF", "SIZE", "TO", "RATIO", "ROUNDS", "GOAL", "FLOOR", ""], &rows)
+    }
+}
+
+fn workload_name(workload: Workload) -> &'static str {
+    match workload {
+        Workload::Lat => "HALF ROUND TRIP",
+        Workload::Bw => "BANDWIDTH",
+        Workload::Rate => "RATE",
+        Workload::Incast => "INCAST",
+    }
+}
+
+/// Who, and what is particular about the case.
+pub(super) fn name(result: &Results) -> String {
+    let Case { pacing, contents, window, senders, workload, .. } = result.case;
+    let mut name = result.who.clone();
+    if result.ours {
+        if pacing == Pacing::Park {
+            name += ", parked";
+        }
+        if contents == Contents::Copied {
+            name += ", copied";
+        }
+        match workload {
+            Workload::Lat => {}
+            Workload::Bw | Workload::Rate => name += &format!(", window {window}"),
+            Workload::Incast => name += &format!(", {senders} senders, window {window}"),
+        }
+    }
+    name
+}
+
+/// A ratio with as many places as mean something.
+pub(super) fn ratio(ratio: f64) -> String {
+    if ratio < 10.0 { format!("{ratio:.2}x") } else { format!("{ratio:.1}x") }
+}
+
+fn row(result: &Results) -> Vec<String> {
+    let mut row = vec![name(result), sizes::show(result.case.size)];
+    if result.runs.is_empty() {
+        row.push("not measured".to_owned());
+        return row;
+    }
+    let figures = &result.median;
+    let part = |part: Option<f64>| match part {
+        None => String::new(),
+        Some(0.0) => "0".to_owned(),
+        Some(part) => format!("{:.3} %", part * 100.0),
+    };
+    match result.case.workload {
+        Workload::Lat => {
+            let times = [
+                figures.p50_ns,
+                figures.p90_ns,
+                figures.p99_ns,
+                figures.p999_ns,
+                figures.max_ns,
+                figures.mean_ns,
+            ];
+            row.extend(times.map(|ns| ns.map_or("-".to_owned(), microseconds)));
+            row.push(part(figures.loss));
+        }
+        workload => {
+            row.push(figures.rate.map_or("-".to_owned(), |r| format!("{:.3}", r / 1e6)));
+            row.push(figures.bandwidth.map_or("-".to_owned(), |b| format!("{:.2}", b / 1e9)));
+            row.push(part(figures.loss));
+            if workload == Workload::Incast {
+                row.push(figures.fairness.map_or("-".to_owned(), |f| format!("{f:.2}")));
+            }
+        }
+    }
+    row
+}
+
+/// Nanoseconds as microseconds, three figures.
+pub(super) fn microseconds(ns: f64) -> String {
+    match ns / 1000.0 {
+        us if us < 10.0 => format!("{us:.3}"),
+        us if us < 100.0 => format!("{us:.1}"),
+        us => format!("{us:.0}"),
+    }
+}
+
+/// Rows of cells under a heading, as wide as they need; all but the first column to the right.
+fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = heading.iter().map(|h| h.len()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut line = String::new();
+        for (i, (cell, w)) in cells.zip(&widths).enumerate() {
+            let left = i == 0 || heading[i] == "TO";
+            line += &if left { format!("{cell:<w$}  ") } else { format!("{cell:>w$}  ") };
+        }
+        line.trim_end().to_owned() + "\n"
+    };
+    let mut text = line(&mut heading.iter().copied());
+    for row in rows {
+        text += &line(&mut row.iter().map(String::as_str));
+    }
+    text
+}

@@ -1,0 +1,132 @@
+//! The two ends of every workload, as state machines over a [`Party`]: no sockets, no threads.
+//!
+//! Ping-pong has a [`Pinger`], which measures, and an [`Echo`]. One way there is a [`Source`], which
+//! measures, and a [`Sink`], which gives credit. Whoever drives them ([`crate::drive`]) brings them what has
+//! arrived, and a tick now and then.
+
+mod flood;
+mod ping;
+
+pub use flood::{Sink, Source};
+pub use ping::{Echo, Pinger};
+
+use crate::case::{Contents, Effort};
+use crate::party::Party;
+use crate::stats::Figures;
+use cl::Buf;
+use cl_base::PeerId;
+use std::time::{Duration, Instant};
+
+/// How often [`Role::on_tick`] is called, about.
+pub const TICK: Duration = Duration::from_millis(5);
+
+/// What came of a step: an error ends the run.
+pub type Step = Result<(), String>;
+
+/// One end of a workload.
+pub trait Role {
+    /// Called once, before anything else.
+    fn start<P: Party>(&mut self, party: &mut P) -> Step;
+    /// A message has arrived.
+    fn on_message<P: Party>(&mut self, party: &mut P, from: PeerId, buf: Buf) -> Step;
+    /// Nothing more has arrived: the time to send.
+    fn on_idle<P: Party>(&mut self, party: &mut P) -> Step;
+    /// [`TICK`] has passed.
+    fn on_tick<P: Party>(&mut self, party: &mut P) -> Step;
+    /// Whether it has done what it was to do.
+    fn finished(&self) -> bool;
+    /// What it has measured.
+    fn figures(&self) -> Figures;
+}
+
+/// Where contents come from and go to.
+#[derive(Debug)]
+struct Messages {
+    size: usize,
+    contents: Contents,
+    /// The application's own memory, if contents are copied.
+    from: Vec<u8>,
+    into: Vec<u8>,
+}
+
+/// Bytes at the front of a message that hold its number, if it has so many.
+const NUMBER_LEN: usize = 8;
+
+impl Messages {
+    fn new(size: usize, contents: Contents) -> Messages {
+        let own = if contents == Contents::Copied { size } else { 0 };
+        // Not zero: pages never written are all the same one.
+        Messages { size, contents, from: vec![1; own], into: vec![1; own] }
+    }
+
+    /// A message that says it is number `n`, or `None` if there is no buffer now.
+    #[inline]
+    fn make(&mut self, party: &mut impl Party, n: u64) -> Option<Buf> {
+        let mut buf = party.alloc(self.size)?;
+        let number = &n.to_le_bytes()[..NUMBER_LEN.min(self.size)];
+        match self.contents {
+            Contents::Loaned => {
+                buf.grow(self.size);
+                buf[..number.len()].copy_from_slice(number);
+            }
+            Contents::Copied => {
+                self.from[..number.len()].copy_from_slice(number);
+                buf.extend_from_slice(&self.from);
+            }
+        }
+        Some(buf)
+    }
+
+    /// The number that a message carries, after its contents have been taken.
+    ///
+    /// # Errors
+    /// If it has not the size it should have.
+    #[inline]
+    fn take(&mut self, buf: &Buf) -> Result<u64, String> {
+        if buf.len() != self.size {
+            return Err(format!("a message of {} bytes arrived, {} were expected", buf.len(), self.size));
+        }
+        let contents = match self.contents {
+            Contents::Loaned => &buf[..],
+            Contents::Copied => {
+                self.into.copy_from_slice(buf);
+                &self.into
+            }
+        };
+        let mut number = [0; NUMBER_LEN];
+        let len = NUMBER_LEN.min(self.size);
+        number[..len].copy_from_slice(&contents[..len]);
+        Ok(u64::from_le_bytes(number))
+    }
+
+    /// `n` as far as a message can carry it.
+    #[inline]
+    fn number(&self, n: u64) -> u64 {
+        match self.size {
+            0 => 0,
+            len @ 1..NUMBER_LEN => n & ((1 << (8 * len)) - 1),
+            _ => n,
+        }
+    }
+}
+
+/// When a part of a measurement is over.
+#[derive(Clone, Copy, Debug)]
+struct Goal {
+    effort: Effort,
+    since: Instant,
+    done: u64,
+}
+
+impl Goal {
+    fn new(effort: Effort, now: Instant) -> Goal {
+        Goal { effort, since: now, done: 0 }
+    }
+
+    fn reached(&self, now: Instant) -> bool {
+        match self.effort {
+            Effort::Time(time) => now.saturating_duration_since(self.since) >= time,
+            Effort::Iterations(n) => self.done >= n,
+        }
+    }
+}

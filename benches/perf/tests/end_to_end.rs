@@ -1,0 +1,171 @@
+//! Every workload for a moment, with real processes.
+
+use ghidrah_perf::case::{Contents, Effort, Layer, Pacing, Transport, Workload, default_window};
+use ghidrah_perf::peers::{Peer, PeerError, Peers};
+use ghidrah_perf::plan::{Metric, Plan, Subject};
+use ghidrah_perf::run::{Launcher, Place};
+use ghidrah_perf::{Case, Figures, worker};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+fn case(workload: Workload, size: usize) -> Case {
+    Case {
+        workload,
+        layer: Layer::Cl,
+        transport: Transport::Mio,
+        size,
+        window: default_window(size),
+        pacing: Pacing::Spin,
+        contents: Contents::Loaned,
+        senders: 1,
+        effort: Effort::Time(Duration::from_millis(60)),
+    }
+}
+
+fn place() -> Place {
+    Place::here(Launcher { program: env!("CARGO_BIN_EXE_ghidrah-perf-worker").into(), args: Vec::new() })
+}
+
+fn no_peers() -> Peers {
+    Peers { built: PathBuf::from("/nonexistent") }
+}
+
+fn measure(cases: &[Case], place: &Place) -> serde_json::Value {
+    let mut plan = Plan::new(2);
+    for case in cases {
+        plan.add(Subject::Ours(*case));
+    }
+    let mut shown = 0;
+    let report = plan.measure("a test", place, &no_peers(), |_| shown += 1);
+    assert_eq!(shown, 2 * cases.len(), "progress is told of every run");
+    assert_eq!(report.errors(), Vec::<String>::new());
+    assert!(report.text().contains("median of 2"), "{}", report.text());
+    assert_eq!(report.csv().lines().count(), 1 + 2 * cases.len());
+    assert!(report.svg().expect("figures above zero").ends_with("</svg>\n"));
+    let json: serde_json::Value = serde_json::from_str(&report.json()).expect("JSON");
+    assert_eq!(json["results"].as_array().map(Vec::len), Some(cases.len()));
+    json
+}
+
+fn figure(json: &serde_json::Value, result: usize, name: &str) -> f64 {
+    assert!(Figures::NAMES.contains(&name));
+    let median = &json["results"][result]["median"];
+    median[name].as_f64().unwrap_or_else(|| panic!("no {name} in {median}"))
+}
+
+#[test]
+fn latency_of_every_kind() {
+    let small = case(Workload::Lat, 8);
+    let cases = [
+        small,
+        case(Workload::Lat, 0),
+        Case { contents: Contents::Copied, ..case(Workload::Lat, 100_000) },
+        Case { pacing: Pacing::Park, ..case(Workload::Lat, 64) },
+        Case { effort: Effort::Iterations(50), ..small },
+    ];
+    let json = measure(&cases, &place());
+    for i in 0..cases.len() {
+        let percentiles =
+            ["p50_ns", "p90_ns", "p99_ns", "p999_ns", "max_ns"].map(|name| figure(&json, i, name));
+        assert!(percentiles[0] > 100.0 && percentiles.is_sorted(), "{i}: {percentiles:?}");
+    }
+    assert_eq!(json["results"][0]["who"], "cl mio");
+    assert_eq!(json["results"][2]["case"]["size"], 100_000);
+    assert!(json["results"][0]["via"].as_str().unwrap().contains("mio"));
+    assert!(json["clock_cost_ns"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn one_way() {
+    let cases = [
+        case(Workload::Rate, 64),
+        Case { effort: Effort::Iterations(3000), ..case(Workload::Rate, 3) },
+        Case { contents: Contents::Copied, ..case(Workload::Bw, 64 << 10) },
+        Case { pacing: Pacing::Park, ..case(Workload::Bw, 1 << 20) },
+    ];
+    let json = measure(&cases, &place());
+    for (i, case) in cases.iter().enumerate() {
+        let (rate, bandwidth) = (figure(&json, i, "rate"), figure(&json, i, "bandwidth"));
+        assert!(rate > 0.0 && (bandwidth / rate - case.size as f64).abs() < 1e-3, "{i}: {rate} {bandwidth}");
+        let loss = figure(&json, i, "loss");
+        assert!((0.0..0.5).contains(&loss), "{i}: {loss}");
+    }
+}
+
+#[test]
+fn incast_tells_how_fair_it_was() {
+    let json = measure(&[Case { senders: 5, ..case(Workload::Incast, 512) }], &place());
+    let fairness = figure(&json, 0, "fairness");
+    assert!(fairness > 0.0 && fairness <= 1.0, "{fairness}");
+    assert!(figure(&json, 0, "bandwidth") > 0.0);
+}
+
+#[test]
+fn the_receiver_may_be_elsewhere() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let addr = listener.local_addr().expect("it is bound");
+    std::thread::spawn(move || worker::on_listener(&listener));
+    let json = measure(&[case(Workload::Lat, 8)], &Place { remote: Some(addr), ..place() });
+    assert!(figure(&json, 0, "p50_ns") > 0.0);
+}
+
+#[test]
+fn nobody_listening_is_said_with_the_next_step() {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("an address");
+    let place = Place { remote: Some(free), ..place() };
+    let why = ghidrah_perf::run::measure(&case(Workload::Lat, 8), &place).expect_err("nobody listens");
+    assert!(why.contains("ghidrah perf --listen"), "{why}");
+}
+
+#[test]
+fn what_cannot_be_measured_is_an_error_of_that_subject_only() {
+    let mut plan = Plan::new(2);
+    let good = case(Workload::Lat, 8);
+    let parked_incast = Case { senders: 2, pacing: Pacing::Park, ..case(Workload::Incast, 8) };
+    plan.compare(Subject::Ours(good), Subject::Ours(parked_incast), Metric::P50, Some(1.0), None);
+    let report = plan.measure("a test", &place(), &no_peers(), |_| {});
+    assert_eq!((report.results[0].runs.len(), report.results[1].runs.len()), (2, 0));
+    assert!(report.errors()[0].contains("leave --park out"), "{:?}", report.errors());
+    assert_eq!(report.comparisons[0].ratio, None);
+    assert!(report.text().contains("not measured"), "{}", report.text());
+    let document = "before\n<!-- comparison: written by `ghidrah perf table --into` -->\nold\n<!-- end of comparison -->\nafter\n";
+    let document = report.insert_into(document).expect("it has the markers");
+    assert!(
+        document.starts_with("before\n") && document.ends_with("\nafter\n") && !document.contains("\nold\n")
+    );
+    assert!(report.insert_into("no markers").is_err());
+}
+
+#[test]
+fn a_missing_peer_is_named_with_what_installs_it() {
+    let udp = no_peers().check(Peer::Udp, &case(Workload::Lat, 8)).expect_err("it is not there");
+    assert!(udp.to_string().contains("benches/peers/setup"), "{udp}");
+    let shm = no_peers().check(Peer::Iceoryx2, &case(Workload::Lat, 8)).expect_err("no shared memory");
+    assert!(matches!(shm, PeerError::Incomparable { .. }), "{shm}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_peer_is_measured_in_the_same_rounds_and_compared() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = dir.path().join("udp");
+    let script = "#!/bin/sh\n[ \"$1\" = version ] && { echo 7.8; exit; }\necho p50_ns 1; echo p99_ns 1\n";
+    std::fs::write(&program, script).expect("a script");
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("executable");
+    let peers = Peers { built: dir.path().to_owned() };
+    let mut plan = Plan::new(3);
+    let ours = case(Workload::Lat, 8);
+    plan.compare(Subject::Ours(ours), Subject::Peer(Peer::Udp, ours), Metric::P50, Some(1.1), Some(1.25));
+    let report = plan.measure("a test", &place(), &peers, |_| {});
+    assert_eq!(report.errors(), Vec::<String>::new());
+    assert_eq!(report.versions, [("udp".to_owned(), "7.8".to_owned())]);
+    let compared = &report.comparisons[0];
+    assert_eq!(compared.ratio, report.results[0].median.p50_ns, "the peer's figure is 1");
+    assert_eq!(compared.verdict, ghidrah_perf::report::Verdict::Missed);
+    // A peer that fails says how.
+    std::fs::write(&program, "#!/bin/sh\necho no route >&2; exit 3\n").expect("a script");
+    let report = plan.measure("a test", &place(), &peers, |_| {});
+    assert!(report.errors()[0].contains("no route"), "{:?}", report.errors());
+}
