@@ -170,17 +170,6 @@ impl Endpoint {
         if let Some(event) = self.node.poll_event() {
             return Some(event);
         }
-<<<<<<< HEAD
-        for _ in 0..FRAMES_PER_ROUND {
-            let Some(received) = self.cl.poll() else { break };
-            let cl::Received { from, addr, buf, .. } = received;
-            let ours = self.node.on_frame(self.clock.now(), from, &buf);
-            // A peer that calls is answered where it called from, and may move, for its frames prove themselves
-            // by the connection's incarnations. Anybody else is not followed.
-            let known = self.cl.address_of(from);
-            if known.is_none() || (ours && known != Some(addr)) {
-                self.cl.resolve(from, addr);
-=======
         self.poll_network()
     }
 
@@ -189,7 +178,7 @@ impl Endpoint {
             self.flush();
         }
         for _ in 0..FRAMES_PER_POLL {
-            let Some(cl::Received { from, addr, buf }) = self.cl.poll() else { break };
+            let Some(cl::Received { from, addr, buf, .. }) = self.cl.poll() else { break };
             let now = self.clock.now();
             self.node.on_frame(now, from, addr, buf);
             if now >= self.next_deadline() {
@@ -205,7 +194,6 @@ impl Endpoint {
             if now >= self.next_deadline() {
                 self.on_deadline(now);
                 self.transmit(now);
->>>>>>> 283f724 (rcl: messages in pool buffers, packed, acknowledged in passing; large ones are announced)
             }
         }
         self.node.poll_event()
