@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A changed message is changed before the kernel computes its checksum, so it arrives: above this layer it
-//! takes a checksum or a MAC to notice. An endpoint without faults has no injector in its way.
+//! takes a checksum or a MAC to notice. An endpoint without faults has no injector in its way; one with faults
+//! shares no memory with others, so that nothing gets past the injector.
 
 mod transport;
 

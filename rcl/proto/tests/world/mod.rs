@@ -1,56 +1,80 @@
-//! Parties and a bad network in virtual time: one seed, one run.
+//! Parties of the protocol on a simulated network: one seed, one run.
 
-use cl_base::{Incarnation, PeerId, Rng, Time};
+use cl_base::{Incarnation, PeerId, Time};
+use cl_sim::{Link, Outbox, Party};
 use rcl_proto::{CloseReason, Config, Event, Heap, Node};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-/// What the network does to a frame, in thousandths.
-#[derive(Clone, Copy)]
-pub(crate) struct Faults {
-    pub(crate) loss: u64,
-    pub(crate) duplication: u64,
-    pub(crate) corruption: u64,
-    /// So many are late by up to `late_max_us`, and overtaken.
-    pub(crate) reordering: u64,
-    pub(crate) late_max_us: u64,
+/// Nothing goes wrong, and everything takes ten microseconds.
+pub(crate) const CLEAN: Link = Link { delay: Duration::from_micros(10), ..Link::PERFECT };
+
+/// A tenth is lost, a tenth doubled, a hundredth corrupted, and frames overtake each other by milliseconds.
+pub(crate) fn bad() -> Link {
+    Link { jitter: Duration::from_millis(3), ..CLEAN }.with_faults("drop=10%,duplicate=10%,corrupt=1%")
 }
 
-pub(crate) const CLEAN: Faults =
-    Faults { loss: 0, duplication: 0, corruption: 0, reordering: 0, late_max_us: 1 };
-pub(crate) const BAD: Faults =
-    Faults { loss: 100, duplication: 100, corruption: 10, reordering: 1000, late_max_us: 3000 };
-
-/// The way into every party: one link, with a queue in front of it.
-#[derive(Clone, Copy)]
-pub(crate) struct Link {
-    /// Nanoseconds that a byte takes, in thousandths; 0 for none.
-    pub(crate) picos_per_byte: u64,
-    /// Bytes that wait for the link; what exceeds them is dropped.
-    pub(crate) queue: u64,
-    pub(crate) delay: Duration,
+/// One party, and who reads what arrives there.
+pub(crate) struct Host {
+    node: Node<Heap>,
+    events: VecDeque<Event<Vec<u8>>>,
+    deaf: bool,
 }
 
-/// What there is no bound to but the delay.
-pub(crate) const FAST: Link = Link { picos_per_byte: 0, queue: u64::MAX, delay: Duration::from_micros(10) };
+impl Host {
+    fn new(config: Config, incarnation: Incarnation) -> Host {
+        Host { node: Node::new(config, incarnation, Heap), events: VecDeque::new(), deaf: false }
+    }
 
+    fn listen(&mut self) {
+        while !self.deaf
+            && let Some(event) = self.node.poll_event()
+        {
+            self.events.push_back(event);
+        }
+    }
+}
+
+impl Party for Host {
+    fn on_datagram(&mut self, now: Time, from: PeerId, bytes: Vec<u8>) {
+        self.node.on_frame(now, from, addr(from), bytes);
+    }
+
+    fn on_deadline(&mut self, now: Time) {
+        self.node.on_deadline(now);
+    }
+
+    fn next_deadline(&self) -> Time {
+        self.node.next_deadline()
+    }
+
+    fn drain(&mut self, now: Time, out: &mut Outbox) {
+        self.listen();
+        while let Some(t) = self.node.poll_transmit(now) {
+            out.send(t.to, [t.head, t.body].concat());
+        }
+    }
+}
+
+/// A simulated world of [`Host`]s, and how they are called in the tests.
 pub(crate) struct World {
-    pub(crate) now: Time,
-    pub(crate) rng: Rng,
-    pub(crate) faults: Faults,
-    pub(crate) link: Link,
-    pub(crate) nodes: BTreeMap<PeerId, Node<Heap>>,
+    world: cl_sim::World<Host>,
     config: Config,
-    /// Frames under way by time of arrival: from, to, bytes.
-    network: BTreeMap<(Time, u64), (PeerId, PeerId, Vec<u8>)>,
-    pub(crate) frames: u64,
-    pub(crate) dropped: u64,
-    /// When the link into each party is free again.
-    free_at: BTreeMap<PeerId, Time>,
-    events: BTreeMap<PeerId, VecDeque<Event<Vec<u8>>>>,
-    /// Who does not read what arrives.
-    pub(crate) deaf: Vec<PeerId>,
+}
+
+impl Deref for World {
+    type Target = cl_sim::World<Host>;
+    fn deref(&self) -> &cl_sim::World<Host> {
+        &self.world
+    }
+}
+
+impl DerefMut for World {
+    fn deref_mut(&mut self) -> &mut cl_sim::World<Host> {
+        &mut self.world
+    }
 }
 
 pub(crate) fn addr(peer: PeerId) -> SocketAddr {
@@ -58,115 +82,54 @@ pub(crate) fn addr(peer: PeerId) -> SocketAddr {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, faults: Faults, link: Link, config: Config, peers: &[PeerId]) -> World {
-        let node = |&p: &PeerId| (p, Node::new(config.clone(), Incarnation(1000), Heap));
-        World {
-            now: Time::from_nanos(1_000_000_000),
-            rng: Rng::new(seed),
-            faults,
-            link,
-            nodes: peers.iter().map(node).collect(),
-            config,
-            network: BTreeMap::new(),
-            frames: 0,
-            dropped: 0,
-            free_at: BTreeMap::new(),
-            events: BTreeMap::new(),
-            deaf: Vec::new(),
+    pub(crate) fn new(seed: u64, paths: Link, config: Config, peers: &[PeerId]) -> World {
+        let mut world = cl_sim::World::new(seed);
+        world.set_paths(paths);
+        for &peer in peers {
+            world.insert(peer, Host::new(config.clone(), Incarnation(1000)));
         }
+        World { world, config }
     }
 
     pub(crate) fn node(&mut self, peer: PeerId) -> &mut Node<Heap> {
-        self.nodes.get_mut(&peer).unwrap()
+        &mut self.world.party_mut(peer).node
     }
 
     pub(crate) fn connect(&mut self, from: PeerId, to: PeerId) {
-        let now = self.now;
+        let now = self.now();
         self.node(from).connect(now, to, addr(to));
     }
 
     pub(crate) fn restart(&mut self, peer: PeerId) {
-        let incarnation = Incarnation(self.now.as_nanos());
-        self.nodes.insert(peer, Node::new(self.config.clone(), incarnation, Heap));
-        self.events.remove(&peer);
+        let host = Host::new(self.config.clone(), Incarnation(self.now().as_nanos()));
+        self.world.insert(peer, host);
     }
 
-    /// Puts what the nodes have to send on the way, and collects their events.
-    pub(crate) fn drain(&mut self) {
-        let peers: Vec<PeerId> = self.nodes.keys().copied().collect();
-        for from in peers {
-            if !self.deaf.contains(&from) {
-                let node = self.nodes.get_mut(&from).unwrap();
-                let events = self.events.entry(from).or_default();
-                events.extend(std::iter::from_fn(|| node.poll_event()));
-            }
-            while let Some(t) = self.nodes.get_mut(&from).unwrap().poll_transmit(self.now) {
-                let (to, bytes) = (t.to, [t.head, t.body].concat());
-                self.carry(from, to, bytes);
-            }
-        }
+    /// What arrives at `peer` is not read from now on, or is read again.
+    pub(crate) fn set_deaf(&mut self, peer: PeerId, deaf: bool) {
+        self.world.party_mut(peer).deaf = deaf;
     }
 
-    fn carry(&mut self, from: PeerId, to: PeerId, bytes: Vec<u8>) {
-        let copies = match () {
-            () if self.rng.chance(self.faults.loss, 1000) => 0,
-            () if self.rng.chance(self.faults.duplication, 1000) => 2,
-            () => 1,
-        };
-        for _ in 0..copies {
-            let mut bytes = bytes.clone();
-            if self.rng.chance(self.faults.corruption, 1000) {
-                let bit = self.rng.below(bytes.len() as u64 * 8) as usize;
-                bytes[bit / 8] ^= 1 << (bit % 8);
-            }
-            let free_at = self.free_at.entry(to).or_insert(self.now);
-            let start = (*free_at).max(self.now);
-            let waiting = start.saturating_since(self.now).as_nanos() as u64 * 1000;
-            if self.link.picos_per_byte > 0 && waiting / self.link.picos_per_byte > self.link.queue {
-                self.dropped += 1;
-                continue;
-            }
-            *free_at = start + Duration::from_nanos(bytes.len() as u64 * self.link.picos_per_byte / 1000);
-            let mut at = *free_at + self.link.delay;
-            if self.rng.chance(self.faults.reordering, 1000) {
-                at += Duration::from_micros(self.rng.below(self.faults.late_max_us));
-            }
-            self.frames += 1;
-            self.network.insert((at, self.frames), (from, to, bytes));
-        }
+    pub(crate) fn is_deaf(&self, peer: PeerId) -> bool {
+        self.world.party(peer).deaf
     }
 
-    /// Lets the next thing happen, before `end`. False if there is none.
-    pub(crate) fn step(&mut self, end: Time) -> bool {
-        self.drain();
-        let arrival = self.network.first_key_value().map_or(Time::MAX, |((t, _), _)| *t);
-        let deadline = self.nodes.values().map(Node::next_deadline).min().unwrap();
-        let next = arrival.min(deadline);
-        if next > end {
-            self.now = end;
-            return false;
-        }
-        self.now = self.now.max(next);
-        if arrival <= deadline {
-            let (_, (from, to, bytes)) = self.network.pop_first().unwrap();
-            self.nodes.get_mut(&to).unwrap().on_frame(self.now, from, addr(from), bytes);
-        } else {
-            self.nodes.values_mut().for_each(|n| n.on_deadline(self.now));
-        }
-        self.drain();
-        true
+    /// Everything is lost from now on, or nothing is.
+    pub(crate) fn lose_all(&mut self, lose: bool) {
+        self.world.set_faults(if lose { "drop=100%" } else { "" }.parse().expect("a list of faults"));
     }
 
-    pub(crate) fn run_for(&mut self, time: Duration) {
-        let end = self.now + time;
-        while self.step(end) {}
+    /// Frames sent so far.
+    pub(crate) fn frames(&self) -> u64 {
+        self.world.counts().sent
     }
 
     /// Takes the next event of `peer` that is not [`Event::Connected`].
     pub(crate) fn event(&mut self, peer: PeerId) -> Option<Event<Vec<u8>>> {
-        let events = self.events.get_mut(&peer)?;
+        let host = self.world.party_mut(peer);
+        host.listen();
         loop {
-            match events.pop_front()? {
+            match host.events.pop_front()? {
                 Event::Connected(_) => {}
                 event => return Some(event),
             }
@@ -175,10 +138,11 @@ impl World {
 
     /// Takes all messages of `peer` up to the next other event.
     pub(crate) fn messages(&mut self, peer: PeerId) -> Vec<Vec<u8>> {
-        self.drain();
-        let mut messages = Vec::new();
-        let events = self.events.entry(peer).or_default();
+        let host = self.world.party_mut(peer);
+        host.listen();
+        let events = &mut host.events;
         events.retain(|e| !matches!(e, Event::Connected(_)));
+        let mut messages = Vec::new();
         while let Some(Event::Message { .. }) = events.front() {
             let Some(Event::Message { buf, .. }) = events.pop_front() else { unreachable!() };
             messages.push(buf);
@@ -188,9 +152,10 @@ impl World {
 
     /// Takes all events of `peer`: the reasons of the connections that have ended.
     pub(crate) fn closed(&mut self, peer: PeerId) -> Vec<CloseReason> {
-        let events = std::mem::take(self.events.entry(peer).or_default());
+        let host = self.world.party_mut(peer);
+        host.listen();
         let reason = |e| if let Event::Closed(_, reason) = e { Some(reason) } else { None };
-        events.into_iter().filter_map(reason).collect()
+        std::mem::take(&mut host.events).into_iter().filter_map(reason).collect()
     }
 }
 
