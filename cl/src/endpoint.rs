@@ -7,6 +7,7 @@ mod stats;
 
 pub use config::{
     EndpointConfig, OpenError, SharedMemory, SharedMemoryConfig, TRANSPORT_VARIABLE, TransportChoice,
+    XDP_MODE_VARIABLE, XdpMode,
 };
 pub(crate) use network::PARTS_MAX;
 pub use peers::Path;
@@ -133,7 +134,7 @@ impl Endpoint {
     pub fn open(config: EndpointConfig) -> Result<Endpoint, OpenError> {
         let choice = config.transport.or_from_environment()?;
         let injection = config.faults_or_from_environment()?;
-        let mtu = config.mtu_checked()?;
+        let mtu = config.mtu_checked(choice)?;
         let pool = Pool::new(&config.pool).map_err(OpenError::Pool)?;
         let (transport, reason) = transport::open(&config, choice, mtu, &pool)?;
         let (me, addr, clock) = (config.me, transport.local_addr(), Clock::new());

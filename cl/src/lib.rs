@@ -68,7 +68,7 @@ pub mod runtime;
 pub use clock::Clock;
 pub use endpoint::{
     Drops, Endpoint, EndpointConfig, OpenError, Path, Received, Refusal, SendError, SharedMemory,
-    SharedMemoryConfig, Stats, TRANSPORT_VARIABLE, TransportChoice,
+    SharedMemoryConfig, Stats, TRANSPORT_VARIABLE, TransportChoice, XDP_MODE_VARIABLE, XdpMode,
 };
 pub use header::{HEADER_LEN, MESSAGE_LEN_MAX};
 pub use inject::{FAULTS_VARIABLE, Injection, InjectionError, Side};

@@ -123,6 +123,19 @@ pub enum Pages {
     Plain,
 }
 
+/// Where the slots of a size class lie in memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Region {
+    /// The address of the first slot.
+    pub(crate) start: usize,
+    /// Bytes of a slot.
+    pub(crate) slot_len: usize,
+    /// Bytes from one slot to the next.
+    pub(crate) stride: usize,
+    /// Number of slots.
+    pub(crate) count: usize,
+}
+
 impl Pool {
     /// Makes the arena for `config`.
     ///
@@ -176,6 +189,18 @@ impl Pool {
     /// The smallest class that holds `capacity` bytes, if there is one of that index.
     fn fitting(&self, capacity: usize) -> usize {
         self.shared.layout.classes().partition_point(|c| c.capacity < capacity)
+    }
+
+    /// Where the buffers lie that [`Pool::alloc`] gives first for `capacity`, if there are such. The memory
+    /// exists as long as any of them is held.
+    pub(crate) fn region(&self, capacity: usize) -> Option<Region> {
+        let place = self.shared.layout.classes().get(self.fitting(capacity))?;
+        Some(Region {
+            start: self.shared.arena.as_ptr() as usize + place.offset,
+            slot_len: HEADROOM + place.capacity,
+            stride: place.stride,
+            count: place.count as usize,
+        })
     }
 
     /// The number of buffers, of all classes together.

@@ -4,6 +4,7 @@ mod mio;
 mod ring;
 mod socket;
 mod uring;
+mod xdp;
 
 use crate::endpoint::config::{EndpointConfig, OpenError, TransportChoice};
 use crate::pool::{Buf, Pool};
@@ -22,6 +23,8 @@ pub enum TransportKind {
     Uring,
     /// UDP with non-blocking calls.
     Mio,
+    /// UDP in Ethernet frames of our own, by AF_XDP.
+    Xdp,
     /// Memory shared with another process of this host.
     SharedMemory,
 }
@@ -31,6 +34,7 @@ impl fmt::Display for TransportKind {
         f.write_str(match self {
             TransportKind::Uring => "uring",
             TransportKind::Mio => "mio",
+            TransportKind::Xdp => "xdp",
             TransportKind::SharedMemory => "shared memory",
         })
     }
@@ -103,6 +107,12 @@ pub(crate) fn is_transient(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
+/// The MTU that `choice` has for an endpoint at `bind` that does not ask for another, if it depends on the
+/// device.
+pub(crate) fn default_mtu(choice: TransportChoice, bind: SocketAddr) -> Result<Option<usize>, OpenError> {
+    if choice == TransportChoice::Xdp { xdp::default_mtu(bind).map(Some) } else { Ok(None) }
+}
+
 /// Opens the transport that `choice` asks for, and says why it is that one.
 pub(crate) fn open(
     config: &EndpointConfig,
@@ -112,6 +122,10 @@ pub(crate) fn open(
 ) -> Result<(Box<dyn Transport>, String), OpenError> {
     if pool.capacity_max() < mtu {
         return Err(OpenError::PoolTooSmall(mtu));
+    }
+    if choice == TransportChoice::Xdp {
+        let (xdp, reason) = xdp::open(config, mtu, pool)?;
+        return Ok((Box::new(xdp), reason));
     }
     let socket = UdpSocket::bind(config.bind, config.socket_buffer)
         .map_err(|error| OpenError::Socket { addr: config.bind, error })?;

@@ -2,12 +2,17 @@ use crate::header::HEADER_LEN;
 use crate::inject::{FAULTS_VARIABLE, Injection, InjectionError};
 use crate::pool::PoolConfig;
 use crate::shm::INLINE_MAX;
+use crate::transport;
 use cl_base::PeerId;
 use std::io;
 use std::net::SocketAddr;
 
-/// The environment variable that overrides [`EndpointConfig::transport`]: `uring`, `mio` or `auto`.
+/// The environment variable that overrides [`EndpointConfig::transport`]: `uring`, `mio`, `xdp` or `auto`.
 pub const TRANSPORT_VARIABLE: &str = "GHIDRAH_CL_TRANSPORT";
+
+/// The environment variable that overrides [`EndpointConfig::xdp_mode`]: `auto`, `native`, `generic` or
+/// `zerocopy`.
+pub const XDP_MODE_VARIABLE: &str = "GHIDRAH_CL_XDP";
 
 /// The largest UDP payload over IPv4.
 const MTU_MAX: usize = 65_507;
@@ -22,13 +27,61 @@ const MTU_LOOPBACK: usize = 65_000;
 /// Which transport carries the datagrams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TransportChoice {
-    /// io_uring where the system has and permits it, mio elsewhere.
+    /// io_uring where the system has and permits it, mio elsewhere. Never AF_XDP, which attaches a program to
+    /// a device and so must be asked for.
     #[default]
     Auto,
     /// UDP with io_uring, or an error.
     Uring,
     /// UDP with non-blocking calls and epoll.
     Mio,
+    /// UDP in Ethernet frames of our own, past the kernel's network stack, by AF_XDP: for less latency than a
+    /// socket's, for one endpoint on each device, bound to an IPv4 address of it. Needs `CAP_NET_ADMIN`,
+    /// `CAP_NET_RAW` and `CAP_BPF`. Filters and accounting of the kernel (netfilter, rp_filter) do not
+    /// see these datagrams, and no UDP checksum protects them: that the contents are right is for the layers
+    /// above to check. All endpoints that talk to each other must have the same MTU.
+    Xdp,
+}
+
+/// How AF_XDP is coupled to the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XdpMode {
+    /// Whichever is faster for the kind of device and can be had: the driver's own support first, save
+    /// for veth pairs.
+    #[default]
+    Auto,
+    /// By the driver.
+    Native,
+    /// Behind the driver, for any device.
+    Generic,
+    /// By the driver, which lets the device read and write the pool's buffers itself. Not every driver can.
+    ZeroCopy,
+}
+
+impl XdpMode {
+    /// This mode, unless [`XDP_MODE_VARIABLE`] says otherwise.
+    pub(crate) fn or_from_environment(self) -> Result<XdpMode, OpenError> {
+        match std::env::var_os(XDP_MODE_VARIABLE) {
+            None => Ok(self),
+            Some(value) => {
+                let value = value.to_string_lossy();
+                value.parse().map_err(|()| OpenError::UnknownXdpMode(value.into_owned()))
+            }
+        }
+    }
+}
+
+impl std::str::FromStr for XdpMode {
+    type Err = ();
+    fn from_str(s: &str) -> Result<XdpMode, ()> {
+        match s {
+            "auto" => Ok(XdpMode::Auto),
+            "native" => Ok(XdpMode::Native),
+            "generic" => Ok(XdpMode::Generic),
+            "zerocopy" => Ok(XdpMode::ZeroCopy),
+            _ => Err(()),
+        }
+    }
 }
 
 impl TransportChoice {
@@ -51,6 +104,7 @@ impl std::str::FromStr for TransportChoice {
             "auto" => Ok(TransportChoice::Auto),
             "uring" => Ok(TransportChoice::Uring),
             "mio" => Ok(TransportChoice::Mio),
+            "xdp" => Ok(TransportChoice::Xdp),
             _ => Err(()),
         }
     }
@@ -92,7 +146,7 @@ pub struct EndpointConfig {
     /// The transport; the environment variable [`TRANSPORT_VARIABLE`] overrides it.
     pub transport: TransportChoice,
     /// The largest datagram in bytes, `cl`'s header included. `None` stands for 65000 on a loopback
-    /// address, and for what Ethernet carries elsewhere.
+    /// address, for what the device carries with AF_XDP, and for what Ethernet carries elsewhere.
     pub mtu: Option<usize>,
     /// The buffers; the class that holds a datagram is also what received messages wait in.
     pub pool: PoolConfig,
@@ -102,6 +156,8 @@ pub struct EndpointConfig {
     pub socket_buffer: usize,
     /// Faults to inject on purpose, if any; the environment variable [`FAULTS_VARIABLE`] overrides it.
     pub faults: Option<Injection>,
+    /// How AF_XDP is coupled to the device; the environment variable [`XDP_MODE_VARIABLE`] overrides it.
+    pub xdp_mode: XdpMode,
     /// Test hook: as if the system had refused io_uring with this error.
     #[doc(hidden)]
     pub refuse_uring: Option<io::ErrorKind>,
@@ -119,6 +175,7 @@ impl EndpointConfig {
             shared_memory: SharedMemory::Auto(SharedMemoryConfig::default()),
             socket_buffer: 4 << 20,
             faults: None,
+            xdp_mode: XdpMode::Auto,
             refuse_uring: None,
         }
     }
@@ -135,9 +192,12 @@ impl EndpointConfig {
         }
     }
 
-    pub(super) fn mtu_checked(&self) -> Result<usize, OpenError> {
-        let default = if self.bind.ip().is_loopback() { MTU_LOOPBACK } else { MTU_ETHERNET };
-        let mtu = self.mtu.unwrap_or(default);
+    pub(super) fn mtu_checked(&self, choice: TransportChoice) -> Result<usize, OpenError> {
+        let mtu = match (self.mtu, transport::default_mtu(choice, self.bind)?) {
+            (Some(mtu), _) | (None, Some(mtu)) => mtu,
+            (None, None) if self.bind.ip().is_loopback() => MTU_LOOPBACK,
+            (None, None) => MTU_ETHERNET,
+        };
         const { assert!(MTU_MIN > HEADER_LEN) };
         if (MTU_MIN..=MTU_MAX).contains(&mtu) { Ok(mtu) } else { Err(OpenError::Mtu(mtu)) }
     }
@@ -147,13 +207,16 @@ impl EndpointConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The environment variable names no transport.
-    #[error("{TRANSPORT_VARIABLE}={0:?} names no transport: use uring, mio or auto")]
+    #[error("{TRANSPORT_VARIABLE}={0:?} names no transport: use uring, mio, xdp or auto")]
     UnknownTransport(String),
     /// The environment variable does not describe faults.
     #[error(
         "{FAULTS_VARIABLE}={0:?}: {1} (an example: drop=1%,delay=2ms@5%,corrupt=1e-6/byte,seed=7,side=out)"
     )]
     Faults(String, #[source] InjectionError),
+    /// The environment variable names no mode of AF_XDP.
+    #[error("{XDP_MODE_VARIABLE}={0:?} names no mode: use auto, native, generic or zerocopy")]
+    UnknownXdpMode(String),
     /// The MTU is out of range.
     #[error("an MTU of {0} bytes is not within {MTU_MIN}..={MTU_MAX}")]
     Mtu(usize),
@@ -175,6 +238,9 @@ pub enum OpenError {
     /// io_uring was asked for and is not to be had.
     #[error("io_uring: {0}")]
     Uring(#[source] io::Error),
+    /// AF_XDP was asked for and is not to be had, for the reason given.
+    #[error("AF_XDP: {0}")]
+    Xdp(String),
     /// The runtime's own descriptors could not be made.
     #[error("event loop: {0}")]
     EventLoop(#[source] io::Error),

@@ -20,9 +20,9 @@ pub(crate) struct Place {
     pub(crate) capacity: usize,
     pub(crate) count: u32,
     /// Of the first slot in the arena.
-    offset: usize,
+    pub(super) offset: usize,
     /// From one slot to the next.
-    stride: usize,
+    pub(super) stride: usize,
     /// The number of the first slot among those of all classes.
     first: u32,
 }
