@@ -1,9 +1,10 @@
 use crate::memory::PoolMemory;
+use crate::shared::{Arrival, Links};
 use crate::{Event, SendError};
-use cl::for_rcl::transmit;
+use cl::for_rcl::{channel, channel_of, next_closed, transmit};
 use cl::{Buf, Clock, Exhausted, OpenError};
 use cl_base::{Incarnation, PeerId, Time};
-use rcl_proto::{Config, Counters, HEADER_LEN, Node, Sink, Sizes, Source, TransferId};
+use rcl_proto::{CloseReason, Config, Counters, HEADER_LEN, Node, Sink, Sizes, Source, TransferId};
 use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -37,7 +38,10 @@ impl EndpointConfig {
 #[derive(Debug)]
 pub struct Endpoint {
     cl: cl::Endpoint,
+    /// Connections by the network,
     node: Node<PoolMemory>,
+    /// and those by shared memory.
+    links: Links,
     clock: Clock,
     /// The socket took no more; there may be something to send.
     busy_until: Time,
@@ -62,7 +66,7 @@ impl Endpoint {
         let clock = Clock::new();
         let memory = PoolMemory(cl.pool().clone());
         let node = Node::new(protocol, Incarnation(clock.now().as_nanos()), memory);
-        Ok(Endpoint { cl, node, clock, busy_until: Time::MAX })
+        Ok(Endpoint { cl, node, links: Links::default(), clock, busy_until: Time::MAX })
     }
 
     /// The address the socket is bound to.
@@ -93,7 +97,9 @@ impl Endpoint {
 
     /// What the connections have done, and frames that came to nothing, by reason.
     pub fn counters(&self) -> Counters {
-        self.node.counters()
+        let mut counters = self.node.counters();
+        counters.stale += self.links.stale;
+        counters
     }
 
     /// The state of the connection to `peer`, if there is one.
@@ -102,10 +108,17 @@ impl Endpoint {
     }
 
     /// Calls `peer` at `addr`, unless there is a connection. Messages may be sent at once.
-    /// [`Event::Connected`] says that the peer has answered, [`Event::Closed`] that it has not.
+    /// [`Event::Connected`] says that the peer has answered, [`Event::Closed`] that it has not. A peer that
+    /// shares memory with us is called that way, and the connection stays with the way it was made.
     pub fn connect(&mut self, peer: PeerId, addr: SocketAddr) {
+        if self.links.has(peer) || self.node.is_connected(peer) {
+            return;
+        }
         self.cl.resolve(peer, addr);
-        self.node.connect(self.clock.now(), peer, addr);
+        match channel(&self.cl, peer) {
+            Some(channel) => self.links.connect(&mut self.cl, peer, channel),
+            None => self.node.connect(self.clock.now(), peer, addr),
+        }
         self.flush();
     }
 
@@ -116,6 +129,9 @@ impl Endpoint {
     /// [`SendError`] hands the message back.
     #[inline]
     pub fn send(&mut self, peer: PeerId, buf: Buf) -> Result<(), SendError> {
+        if self.links.has_hot(peer) {
+            return self.links.send(&mut self.cl, peer, buf);
+        }
         if self.node.send(peer, buf)? {
             self.flush();
         }
@@ -133,6 +149,9 @@ impl Endpoint {
         peer: PeerId,
         source: Box<dyn Source>,
     ) -> Result<TransferId, rcl_proto::SendError<Box<dyn Source>>> {
+        if self.links.has(peer) {
+            return self.links.send_large(&mut self.cl, peer, source);
+        }
         let id = self.node.send_large(peer, source)?;
         self.flush();
         Ok(id)
@@ -141,24 +160,34 @@ impl Endpoint {
     /// Takes a message that `peer` has announced. It is put into `sink`, which comes back with
     /// [`Event::Received`]. Nothing happens if there is none of that name.
     pub fn accept(&mut self, peer: PeerId, id: TransferId, sink: Box<dyn Sink>) {
+        if self.links.has(peer) {
+            return self.links.accept(&mut self.cl, peer, id, sink);
+        }
         self.node.accept(peer, id, sink);
         self.flush();
     }
 
     /// Tells `peer` that a message it has announced is not wanted.
     pub fn reject(&mut self, peer: PeerId, id: TransferId) {
+        if self.links.has(peer) {
+            return self.links.reject(&mut self.cl, peer, id);
+        }
         self.node.reject(peer, id);
         self.flush();
     }
 
     /// Ends the connection after all messages accepted have arrived; [`Event::Closed`] says when.
     pub fn close(&mut self, peer: PeerId) {
+        if self.links.has(peer) {
+            return self.links.close(&mut self.cl, peer);
+        }
         self.node.close(peer);
         self.flush();
     }
 
     /// Ends the connection at once.
     pub fn abort(&mut self, peer: PeerId) {
+        self.links.abort(&mut self.cl, peer, CloseReason::Aborted);
         self.node.abort(peer);
         self.flush();
     }
@@ -167,27 +196,63 @@ impl Endpoint {
     /// sends again.
     #[inline]
     pub fn poll(&mut self) -> Option<Event> {
-        if let Some(event) = self.node.poll_event() {
+        if let Some(event) = self.links.poll_event() {
             return Some(event);
         }
-        self.poll_network()
+        if let Some(event) = self.node_event() {
+            return Some(event);
+        }
+        self.receive()
     }
 
-    fn poll_network(&mut self) -> Option<Event> {
+    /// The next event of a connection by the network.
+    #[inline]
+    fn node_event(&mut self) -> Option<Event> {
+        let event = self.node.poll_event()?;
+        if let Event::Connected(peer) = event
+            && self.links.is_open(peer)
+        {
+            // It has forgotten us, and cannot be reached any more by shared memory.
+            self.links.abort(&mut self.cl, peer, CloseReason::Restarted);
+            self.links.push_event(event);
+            return self.links.poll_event();
+        }
+        Some(event)
+    }
+
+    fn receive(&mut self) -> Option<Event> {
+        if self.links.is_busy() {
+            self.links.pump(&mut self.cl);
+        }
         if self.node.has_work() {
             self.flush();
         }
         for _ in 0..FRAMES_PER_POLL {
-            let Some(cl::Received { from, addr, buf, .. }) = self.cl.poll() else { break };
+            let Some(received) = self.cl.poll() else { break };
+            if let Some(channel) = channel_of(&received) {
+                let node = &self.node;
+                match self.links.on_received(&mut self.cl, channel, received, |p| node.is_connected(p)) {
+                    Arrival::Event(event) => return Some(event),
+                    Arrival::Nothing => continue,
+                    Arrival::Refused(peer, messages) => {
+                        self.go_by_network(peer, messages);
+                        continue;
+                    }
+                }
+            }
+            let cl::Received { from, addr, buf, .. } = received;
             let now = self.clock.now();
             self.node.on_frame(now, from, addr, buf);
             if now >= self.next_deadline() {
                 self.on_deadline(now);
             }
-            if let Some(event) = self.node.poll_event() {
+            if let Some(event) = self.node_event() {
                 return Some(event);
             }
             self.transmit(now);
+        }
+        while let Some((channel, peer)) = next_closed(&mut self.cl) {
+            self.links.on_closed(channel, peer);
         }
         if self.next_deadline() != Time::MAX {
             let now = self.clock.now();
@@ -196,7 +261,22 @@ impl Endpoint {
                 self.transmit(now);
             }
         }
-        self.node.poll_event()
+        self.node_event().or_else(|| self.links.poll_event())
+    }
+
+    /// The peer has called us by the network at the same time: that is the way, then.
+    fn go_by_network(&mut self, peer: PeerId, messages: Vec<Buf>) {
+        if let Some(addr) = self.cl.address_of(peer) {
+            self.node.connect(self.clock.now(), peer, addr);
+        }
+        for message in messages {
+            if let Err(error) = self.node.send(peer, message) {
+                // Order cannot be kept without it.
+                tracing::warn!(%peer, %error, "a message accepted before the connection was made");
+                self.node.abort(peer);
+                return;
+            }
+        }
     }
 
     fn on_deadline(&mut self, now: Time) {
@@ -213,7 +293,10 @@ impl Endpoint {
 
     /// Sends what may be sent.
     pub fn flush(&mut self) {
-        self.transmit(self.clock.now());
+        if self.node.has_work() {
+            self.transmit(self.clock.now());
+        }
+        self.cl.flush();
     }
 
     fn transmit(&mut self, now: Time) {

@@ -59,6 +59,13 @@
 //!   datagrams are put together in one buffer. [`Counters::copies`] counts.
 //! - **No thread, no allocation** once the queues have grown to the size in use.
 //!
+//! # Ways
+//!
+//! A peer that shares memory with us is called that way ([`cl::EndpointConfig::shared_memory`]), any other by
+//! the network. Shared memory is reliable and ordered by itself, so there is one word in front of a message and
+//! no acknowledgement, timer or checksum; a full ring refuses with back-pressure, and the death of the peer's
+//! process is told by the kernel. A connection stays with the way it was made.
+//!
 //! # Large messages
 //!
 //! What does not fit a buffer, or shall land in a place of the receiver's choice, is announced:
@@ -77,6 +84,7 @@
 
 mod endpoint;
 mod memory;
+mod shared;
 
 pub use cl::{Buf, Exhausted};
 pub use endpoint::{Endpoint, EndpointConfig};

@@ -1,6 +1,6 @@
 //! Reliable messages over real sockets, by each transport.
 
-use cl::TransportChoice;
+use cl::{SharedMemory, TransportChoice};
 use cl_base::PeerId;
 use rcl::{CloseReason, Endpoint, EndpointConfig, Event};
 use std::any::Any;
@@ -10,15 +10,32 @@ use std::time::{Duration, Instant};
 const A: PeerId = PeerId::new(1, 0);
 const B: PeerId = PeerId::new(2, 0);
 
-fn open(me: PeerId, transport: TransportChoice, mtu: Option<usize>) -> Endpoint {
-    let mut config = EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)));
-    (config.cl.transport, config.cl.mtu) = (transport, mtu);
-    config.protocol.dead_after = Duration::from_millis(500);
-    Endpoint::open(config).unwrap()
+/// How the messages go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Shared,
+    Auto,
+    Mio(usize),
 }
 
-fn pair() -> (Endpoint, Endpoint) {
-    let (mut a, b) = (open(A, TransportChoice::Auto, None), open(B, TransportChoice::Auto, None));
+fn config(me: PeerId, way: Way) -> EndpointConfig {
+    let mut config = EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)));
+    if way != Way::Shared {
+        config.cl.shared_memory = SharedMemory::Never;
+    }
+    if let Way::Mio(mtu) = way {
+        (config.cl.transport, config.cl.mtu) = (TransportChoice::Mio, Some(mtu));
+    }
+    config.protocol.dead_after = Duration::from_millis(500);
+    config
+}
+
+fn open(me: PeerId, way: Way) -> Endpoint {
+    Endpoint::open(config(me, way)).unwrap()
+}
+
+fn pair(way: Way) -> (Endpoint, Endpoint) {
+    let (mut a, b) = (open(A, way), open(B, way));
     a.connect(B, b.local_addr());
     (a, b)
 }
@@ -39,9 +56,8 @@ fn within(seconds: u64, what: &str, mut step: impl FnMut() -> bool) {
 }
 
 /// 80 MiB in messages of many lengths from A to B.
-fn transfer(transport: TransportChoice, mtu: Option<usize>) {
-    let (mut a, mut b) = (open(A, transport, mtu), open(B, transport, mtu));
-    a.connect(B, b.local_addr());
+fn transfer(way: Way) {
+    let (mut a, mut b) = pair(way);
     let mut lens = vec![0, 1, 1000, 65_000, 100_000];
     lens.extend([64; 10_000]);
     lens.extend((0..100).map(|i| i * 300));
@@ -84,23 +100,29 @@ fn transfer(transport: TransportChoice, mtu: Option<usize>) {
         closed == [true; 2]
     });
     assert_eq!(received, lens.len());
-    println!("{transport:?} {mtu:?}: {:?}, {:?}, {:?}", start.elapsed(), a.counters(), a.cl().stats());
-    println!("{:?}", b.counters());
+    let shared = a.cl().stats().shared_sent > 10_000;
+    assert_eq!(shared, way == Way::Shared, "{:?}", a.cl().stats());
+    println!("{way:?}: {:?}, {:?}, {:?}", start.elapsed(), a.counters(), a.cl().stats());
 }
 
 #[test]
 fn messages_of_all_lengths_arrive_whole_over_io_uring_where_there_is_one() {
-    transfer(TransportChoice::Auto, None);
+    transfer(Way::Auto);
+}
+
+#[test]
+fn messages_of_all_lengths_arrive_whole_over_shared_memory() {
+    transfer(Way::Shared);
 }
 
 #[test]
 fn messages_of_all_lengths_arrive_whole_over_mio_in_ethernet_frames() {
-    transfer(TransportChoice::Mio, Some(1452));
+    transfer(Way::Mio(1452));
 }
 
-#[test]
-fn a_vanished_peer_is_reported_dead() {
-    let (mut a, mut b) = pair();
+/// How long it takes until a peer that has ended without a word is known to be dead.
+fn vanish(way: Way) -> Duration {
+    let (mut a, mut b) = pair(way);
     within(5, "the call", || {
         b.poll();
         matches!(a.poll(), Some(Event::Connected(B)))
@@ -114,12 +136,20 @@ fn a_vanished_peer_is_reported_dead() {
         }
         _ => false,
     });
-    assert!(start.elapsed() >= Duration::from_millis(300));
+    start.elapsed()
+}
+
+#[test]
+fn a_vanished_peer_is_reported_dead() {
+    let took = vanish(Way::Auto);
+    assert!((300..800).contains(&took.as_millis()), "{took:?}");
+    let took = vanish(Way::Shared);
+    assert!(took.as_millis() < 200, "{took:?}");
 }
 
 #[test]
 fn a_frame_of_a_stranger_in_a_peers_name_does_not_divert_the_connection() {
-    let (mut a, mut b) = pair();
+    let (mut a, mut b) = pair(Way::Auto);
     let mut stranger =
         cl::Endpoint::open(cl::EndpointConfig::new(B, SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
     stranger.resolve(A, a.local_addr());
@@ -138,7 +168,12 @@ fn a_frame_of_a_stranger_in_a_peers_name_does_not_divert_the_connection() {
 
 #[test]
 fn an_announced_message_lands_where_the_receiver_says() {
-    let (mut a, mut b) = pair();
+    announce(Way::Auto);
+    announce(Way::Shared);
+}
+
+fn announce(way: Way) {
+    let (mut a, mut b) = pair(way);
     let contents = pattern(50 << 20, 7);
     let id = a.send_large(B, Box::new(contents.clone())).unwrap();
     a.send(B, a.alloc_copy(b"small, sent later").unwrap()).unwrap();
@@ -176,4 +211,128 @@ fn an_announced_message_lands_where_the_receiver_says() {
         }
         matches!(a.poll(), Some(Event::Rejected { by: B, id: which }) if which == id)
     });
+}
+
+/// A reader that does not read stops the sender; the buffers of both suffice, and nothing is lost.
+fn slow_reader(way: Way, len: usize) {
+    let (mut a, mut b) = pair(way);
+    within(5, "the call", || {
+        b.poll();
+        matches!(a.poll(), Some(Event::Connected(B)))
+    });
+    let mut sent = 0u32;
+    let mut refused_since = Instant::now();
+    within(20, "back-pressure", || {
+        assert!(a.poll().is_none());
+        while let Ok(mut buf) = a.alloc(len) {
+            buf.extend_from_slice(&sent.to_le_bytes());
+            buf.resize(len);
+            match a.send(B, buf) {
+                Ok(()) => (sent, refused_since) = (sent + 1, Instant::now()),
+                Err(error) if error.is_backpressure() => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        refused_since.elapsed() > Duration::from_millis(300)
+    });
+    println!("{way:?}: {sent} messages of {len} bytes accepted");
+    let mut received = 0;
+    within(20, "reading", || {
+        assert!(a.poll().is_none());
+        match b.poll() {
+            Some(Event::Message { buf, .. }) => {
+                assert_eq!((&buf[..4], buf.len()), (&u32::to_le_bytes(received)[..], len));
+                received += 1;
+            }
+            None | Some(Event::Connected(_)) => {}
+            Some(other) => panic!("{other:?}"),
+        }
+        received == sent
+    });
+}
+
+#[test]
+fn a_slow_reader_stops_the_sender_and_loses_nothing() {
+    for way in [Way::Auto, Way::Mio(1452), Way::Shared] {
+        for len in [64, 10_000, 200_000] {
+            slow_reader(way, len);
+        }
+    }
+}
+
+#[test]
+fn a_ping_pong_takes_one_datagram_each_way_and_no_copy() {
+    let (mut a, mut b) = pair(Way::Auto);
+    let mut ball = a.alloc_copy(&[7; 1000]).unwrap();
+    let mut rounds = || {
+        for _ in 0..1000 {
+            for peer in [B, A] {
+                let (me, other) = if peer == B { (&mut a, &mut b) } else { (&mut b, &mut a) };
+                let sent = std::mem::replace(&mut ball, me.alloc(0).unwrap());
+                me.send(peer, sent).unwrap();
+                within(5, "the ball", || {
+                    me.poll();
+                    let Some(Event::Message { buf, .. }) = other.poll() else { return false };
+                    ball = buf;
+                    true
+                });
+            }
+        }
+        (a.cl().stats().datagrams_sent + b.cl().stats().datagrams_sent, a.counters().copies)
+    };
+    let (before, copies) = rounds();
+    let (after, copies_after) = rounds();
+    // A machine that lets one of them wait may make it acknowledge now and then.
+    assert!((2000..2100).contains(&(after - before)), "{} datagrams", after - before);
+    assert_eq!((copies, copies_after), (0, 0));
+}
+
+#[test]
+fn those_who_call_each_other_at_once_have_one_connection() {
+    for way in [Way::Auto, Way::Shared] {
+        let (mut a, mut b) = (open(A, way), open(B, way));
+        a.connect(B, b.local_addr());
+        b.connect(A, a.local_addr());
+        a.send(B, a.alloc_copy(b"from a").unwrap()).unwrap();
+        b.send(A, b.alloc_copy(b"from b").unwrap()).unwrap();
+        let (mut events_a, mut events_b) = (Vec::new(), Vec::new());
+        within(5, "the exchange", || {
+            events_a.extend(a.poll().map(|e| format!("{e:?}")));
+            events_b.extend(b.poll().map(|e| format!("{e:?}")));
+            events_a.len() + events_b.len() == 4
+        });
+        assert_eq!(events_a, [format!("Connected({B})"), format!("Message from {B}")], "{way:?}");
+        assert_eq!(events_b, [format!("Connected({A})"), format!("Message from {A}")], "{way:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_starts_anew_is_a_new_connection() {
+    for way in [Way::Auto, Way::Shared] {
+        let (mut a, mut b) = pair(way);
+        within(5, "the call", || {
+            b.poll();
+            matches!(a.poll(), Some(Event::Connected(B)))
+        });
+        let addr = b.local_addr();
+        drop(b);
+        let mut config = config(B, way);
+        config.cl.bind = addr;
+        let mut b = Endpoint::open(config).unwrap();
+        b.connect(A, a.local_addr());
+        b.send(A, b.alloc_copy(b"new life").unwrap()).unwrap();
+        let mut events = Vec::new();
+        within(5, "the new life", || {
+            b.poll();
+            events.extend(a.poll().map(|e| format!("{e:?}")));
+            events.len() == 3
+        });
+        assert!(events[0].starts_with("Closed"), "{events:?}");
+        assert_eq!(events[1..], [format!("Connected({B})"), format!("Message from {B}")]);
+        b.abort(A);
+        within(5, "the abort", || {
+            b.poll();
+            matches!(a.poll(), Some(Event::Closed(B, CloseReason::Reset)))
+        });
+    }
 }

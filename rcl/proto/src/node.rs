@@ -245,6 +245,12 @@ impl<M: Memory> Node<M> {
         }
     }
 
+    /// True if there is a connection to `peer`, or will be when it has answered.
+    pub fn is_connected(&self, peer: PeerId) -> bool {
+        let place = self.places.get(&peer);
+        place.and_then(|&p| self.slots[p].as_ref()).is_some_and(|s| !s.connection.is_over())
+    }
+
     /// Accepts a message for `peer`. `Ok(true)` says that it is worth sending at once; otherwise messages to
     /// come may share its frame.
     ///
