@@ -16,7 +16,7 @@ pub use stats::{Drops, Stats};
 use crate::clock::Clock;
 use crate::inject;
 use crate::pool::{Buf, Exhausted, Pool};
-use crate::shm::{ChannelEvent, ChannelId, Shm, ShmRecv};
+use crate::shm::{ChannelEvent, ChannelId, Shm};
 use crate::transport::{self, TransportKind};
 use cl_base::faults::FaultCounts;
 use cl_base::{PeerId, Time};
@@ -34,6 +34,8 @@ use std::time::Duration;
 const NETWORK_INTERVAL: Duration = Duration::from_micros(50);
 /// Looks into shared memory in vain between two at the clock.
 const LOOKS_PER_CLOCK: u32 = 32;
+/// Looks at the network in vain, after a message came from there, before it is looked at less often.
+const NETWORK_CREDIT: u32 = 64;
 /// Messages from shared memory in a row before the network has its turn.
 const SHARED_IN_A_ROW: u32 = 256;
 /// What happens rarely with shared memory is looked after so often.
@@ -116,14 +118,23 @@ pub struct Endpoint {
 /// When to look where: between shared memory, the network and what happens rarely.
 #[derive(Debug, Default)]
 struct Rhythm {
-    /// The last message came through shared memory.
-    shared_is_hot: bool,
+    /// A message went through shared memory since the last look at the network.
+    shared_is_used: bool,
+    /// Looks at the network in vain to go, since a message came from there, until it is looked at less often.
+    network_credit: u32,
     in_a_row: u32,
     looks: u32,
     network_at: Time,
     tend_looks: u32,
     tend_at: Time,
     share_at: Time,
+}
+
+impl Rhythm {
+    #[inline]
+    fn is_shared_hot(&self) -> bool {
+        self.shared_is_used && self.network_credit == 0
+    }
 }
 
 impl Endpoint {
@@ -270,37 +281,28 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`SendError`] hands the message back.
+    #[inline]
     pub fn send(&mut self, to: PeerId, buf: Buf) -> Result<(), SendError> {
-        let buf = match self.try_shared(to, None, buf) {
-            Ok(result) => {
-                self.ring_bells();
-                return result;
-            }
-            Err(buf) => buf,
-        };
-        match self.peers.address_of(to) {
-            Some(addr) => {
-                let sent = self.network.send(to, addr, buf, &mut self.stats);
-                self.count_sent(sent)
-            }
-            None => self.count_sent(Err(SendError { buf, reason: Refusal::Unresolved })),
+        if let Some(channel) = self.shared_way(to, None) {
+            let sent = self.send_shared(channel, to, None, buf);
+            self.ring_bells();
+            return sent;
         }
+        self.send_by_network(to, None, buf)
     }
 
     /// Sends a message to `to` at `addr`, whatever addresses are known.
     ///
     /// # Errors
     /// As [`Endpoint::send`].
+    #[inline]
     pub fn send_to(&mut self, to: PeerId, addr: SocketAddr, buf: Buf) -> Result<(), SendError> {
-        let buf = match self.try_shared(to, Some(addr), buf) {
-            Ok(result) => {
-                self.ring_bells();
-                return result;
-            }
-            Err(buf) => buf,
-        };
-        let sent = self.network.send(to, addr, buf, &mut self.stats);
-        self.count_sent(sent)
+        if let Some(channel) = self.shared_way(to, Some(addr)) {
+            let sent = self.send_shared(channel, to, Some(addr), buf);
+            self.ring_bells();
+            return sent;
+        }
+        self.send_by_network(to, Some(addr), buf)
     }
 
     /// As [`Endpoint::send`], but the message may wait until the next [`Endpoint::flush`] or
@@ -311,17 +313,14 @@ impl Endpoint {
     /// As [`Endpoint::send`].
     #[inline]
     pub fn queue(&mut self, to: PeerId, buf: Buf) -> Result<(), SendError> {
-        let buf = match self.try_shared(to, None, buf) {
-            Ok(result) => return result,
-            Err(buf) => buf,
-        };
-        match self.peers.address_of(to) {
-            Some(addr) => {
-                let sent = self.network.queue(to, addr, buf, &mut self.stats);
-                self.count_sent(sent)
-            }
-            None => self.count_sent(Err(SendError { buf, reason: Refusal::Unresolved })),
+        if let Some(channel) = self.shared_way(to, None) {
+            return self.send_shared(channel, to, None, buf);
         }
+        let Some(addr) = self.peers.address_of(to) else {
+            return self.count_sent(Err(SendError { buf, reason: Refusal::Unresolved }));
+        };
+        let sent = self.network.queue(to, addr, buf, &mut self.stats);
+        self.count_sent(sent)
     }
 
     /// Sends what waits: queued messages, and what the network did not take at once. [`Endpoint::poll`] does
@@ -346,20 +345,19 @@ impl Endpoint {
         if !self.sharing {
             return self.poll_network();
         }
-        if self.rhythm.in_a_row < SHARED_IN_A_ROW
-            && let Some(received) = self.poll_shared()
-        {
-            self.rhythm.in_a_row += 1;
-            self.rhythm.shared_is_hot = true;
-            return Some(received);
+        if self.rhythm.in_a_row == SHARED_IN_A_ROW {
+            self.rhythm.in_a_row = 0;
+            if let Some(received) = self.poll_network_if_due() {
+                return Some(received);
+            }
         }
-        self.rhythm.in_a_row = 0;
-        if self.rhythm.shared_is_hot && !self.network_is_due() {
-            return None;
+        match self.poll_shared() {
+            Some(received) => {
+                self.rhythm.in_a_row += 1;
+                Some(received)
+            }
+            None => self.poll_network_if_due(),
         }
-        let received = self.poll_network();
-        self.rhythm.shared_is_hot &= received.is_none();
-        received
     }
 
     /// Sleeps until there may be something to poll, or `limit` has passed.
@@ -419,19 +417,16 @@ impl Endpoint {
             return Err(SendError { buf, reason: Refusal::Unresolved });
         };
         let len = buf.len() as u64;
-        match shm.send(channel, buf) {
-            Ok(copied) => {
-                self.stats.messages_sent += 1;
-                self.stats.shared_sent += 1;
-                self.stats.bytes_sent += len;
-                self.stats.copies += u64::from(copied);
-                Ok(())
-            }
-            Err((buf, reason)) => {
-                self.stats.sends_refused += 1;
-                Err(SendError { buf, reason })
-            }
+        let sent = shm.send(channel, buf, &mut self.stats.copies);
+        self.rhythm.shared_is_used = true;
+        if sent.is_ok() {
+            self.stats.messages_sent += 1;
+            self.stats.shared_sent += 1;
+            self.stats.bytes_sent += len;
+        } else {
+            self.stats.sends_refused += 1;
         }
+        sent
     }
 
     /// See [`crate::for_rcl::send_parts`].
@@ -439,6 +434,7 @@ impl Endpoint {
     pub(crate) fn send_parts_on(&mut self, channel: ChannelId, parts: &[IoSlice<'_>]) -> Result<(), Refusal> {
         let Some(shm) = &mut self.shm else { return Err(Refusal::Unresolved) };
         shm.send_parts(channel, parts)?;
+        self.rhythm.shared_is_used = true;
         self.stats.messages_sent += 1;
         self.stats.shared_sent += 1;
         self.stats.bytes_sent += parts.iter().map(|p| p.len() as u64).sum::<u64>();
@@ -509,23 +505,32 @@ impl Endpoint {
         sent
     }
 
-    /// Hands a message over through shared memory, if that is the way to `to` (at `addr`, if given). `Err` is
-    /// the message, to be sent by the network.
+    fn send_by_network(&mut self, to: PeerId, addr: Option<SocketAddr>, buf: Buf) -> Result<(), SendError> {
+        let sent = match addr.or_else(|| self.peers.address_of(to)) {
+            Some(addr) => self.network.send(to, addr, buf, &mut self.stats),
+            None => Err(SendError { buf, reason: Refusal::Unresolved }),
+        };
+        self.count_sent(sent)
+    }
+
+    /// The channel to `to` (at `addr`, if given), if messages go that way.
     #[inline]
-    fn try_shared(
+    fn shared_way(&self, to: PeerId, addr: Option<SocketAddr>) -> Option<ChannelId> {
+        if self.sharing { self.peers.channel_to(to, addr) } else { None }
+    }
+
+    #[inline]
+    fn send_shared(
         &mut self,
+        channel: ChannelId,
         to: PeerId,
         addr: Option<SocketAddr>,
         buf: Buf,
-    ) -> Result<Result<(), SendError>, Buf> {
-        if !self.sharing {
-            return Err(buf);
-        }
-        let Some(id) = self.peers.channel_to(to, addr) else { return Err(buf) };
-        match self.send_on(id, buf) {
+    ) -> Result<(), SendError> {
+        match self.send_on(channel, buf) {
             // The peer is gone from there. Whether it is elsewhere, the network will know.
-            Err(SendError { buf, reason: Refusal::Unresolved }) => Err(buf),
-            sent => Ok(sent),
+            Err(SendError { buf, reason: Refusal::Unresolved }) => self.send_by_network(to, addr, buf),
+            sent => sent,
         }
     }
 
@@ -540,20 +545,12 @@ impl Endpoint {
 
     #[inline]
     fn poll_shared(&mut self) -> Option<Received> {
-        match self.shm.as_mut()?.recv() {
-            ShmRecv::Message(id, from, addr, buf, copied) => {
-                self.stats.messages_received += 1;
-                self.stats.shared_received += 1;
-                self.stats.bytes_received += buf.len() as u64;
-                self.stats.copies += u64::from(copied);
-                Some(Received { from, addr, buf, channel: Some(id) })
-            }
-            ShmRecv::Empty => None,
-            ShmRecv::Starved => {
-                self.stats.starved += 1;
-                None
-            }
-        }
+        let Some((channel, from, addr, buf)) = self.shm.as_mut()?.recv(&mut self.stats) else { return None };
+        self.rhythm.shared_is_used = true;
+        self.stats.messages_received += 1;
+        self.stats.shared_received += 1;
+        self.stats.bytes_received += buf.len() as u64;
+        Some(Received { from, addr, buf, channel: Some(channel) })
     }
 
     fn poll_network(&mut self) -> Option<Received> {
@@ -567,6 +564,19 @@ impl Endpoint {
     }
 
     #[inline]
+    fn poll_network_if_due(&mut self) -> Option<Received> {
+        if self.rhythm.is_shared_hot() && !self.network_is_due() {
+            return None;
+        }
+        let received = self.poll_network();
+        self.rhythm.network_credit = match received {
+            Some(_) => NETWORK_CREDIT,
+            None => self.rhythm.network_credit.saturating_sub(1),
+        };
+        received
+    }
+
+    #[inline]
     fn network_is_due(&mut self) -> bool {
         let rhythm = &mut self.rhythm;
         rhythm.looks += 1;
@@ -576,6 +586,8 @@ impl Endpoint {
         let now = self.clock.now();
         let due = now >= rhythm.network_at;
         if due {
+            // Without a message until the next time, both are looked at by turns again.
+            rhythm.shared_is_used = false;
             rhythm.network_at = now + NETWORK_INTERVAL;
         }
         due
@@ -585,7 +597,7 @@ impl Endpoint {
         let Some(shm) = &mut self.shm else { return };
         shm.unpark();
         self.rhythm.tend_looks += 1;
-        if self.rhythm.tend_looks.is_multiple_of(LOOKS_PER_TEND) || self.rhythm.shared_is_hot {
+        if self.rhythm.tend_looks.is_multiple_of(LOOKS_PER_TEND) || self.rhythm.is_shared_hot() {
             let now = self.clock.now();
             if now >= self.rhythm.tend_at {
                 self.rhythm.tend_at = now + TEND_INTERVAL;

@@ -163,13 +163,26 @@ impl Pool {
     ///
     /// # Errors
     /// [`Exhausted`] if both are used up, or `capacity` exceeds the largest class.
+    #[inline]
     pub fn alloc(&self, capacity: usize) -> Result<Buf, Exhausted> {
         let fitting = self.fitting(capacity);
-        for index in (fitting..self.shared.free.len()).take(2) {
-            if let Some(slot) = cache::take(&self.shared, index) {
-                // SAFETY: the slot was free, and a strong count came with it.
-                return Ok(unsafe { Buf::new(NonNull::from(&*self.shared), index, slot) });
-            }
+        if fitting < self.shared.free.len()
+            && let Some(slot) = cache::take(&self.shared, fitting)
+        {
+            // SAFETY: the slot was free, and a strong count came with it.
+            return Ok(unsafe { Buf::new(NonNull::from(&*self.shared), fitting, slot) });
+        }
+        self.alloc_larger(capacity, fitting + 1)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_larger(&self, capacity: usize, class: usize) -> Result<Buf, Exhausted> {
+        if class < self.shared.free.len()
+            && let Some(slot) = cache::take(&self.shared, class)
+        {
+            // SAFETY: the slot was free, and a strong count came with it.
+            return Ok(unsafe { Buf::new(NonNull::from(&*self.shared), class, slot) });
         }
         Err(Exhausted { wanted: capacity })
     }
@@ -187,8 +200,11 @@ impl Pool {
     }
 
     /// The smallest class that holds `capacity` bytes, if there is one of that index.
+    #[inline]
     fn fitting(&self, capacity: usize) -> usize {
-        self.shared.layout.classes().partition_point(|c| c.capacity < capacity)
+        // A handful of classes, and most buffers are of the first: looking through them is the fastest.
+        let classes = self.shared.layout.classes();
+        classes.iter().position(|c| c.capacity >= capacity).unwrap_or(classes.len())
     }
 
     /// Where the buffers lie that [`Pool::alloc`] gives first for `capacity`, if there are such. The memory

@@ -8,7 +8,9 @@ use crate::sys;
 use memmap2::{MmapOptions, MmapRaw};
 use std::fs::File;
 use std::io;
-use std::ops::Range;
+use std::ops::{Deref, Range};
+use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// A mapped file of a size that cannot change.
@@ -38,21 +40,24 @@ impl Region {
     ///
     /// # Panics
     /// If the range is not within the region, or not aligned.
-    pub(crate) fn words(&self, bytes: Range<usize>) -> &[AtomicU64] {
-        let (at, count) = self.checked(bytes, size_of::<AtomicU64>());
-        // SAFETY: the range lies within the mapping and is aligned, as was checked; every bit pattern is a
-        // valid atomic, and the mapping is never referred to as anything but atomics.
-        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(at).cast(), count) }
+    pub(crate) fn words(self: &Arc<Region>, bytes: Range<usize>) -> Words<AtomicU64> {
+        self.view(bytes)
     }
 
-    /// The half words in a range of bytes.
+    /// The half words in a range of bytes. The same memory must not be used as words of both sizes: the
+    /// numbers in it would make no sense.
     ///
     /// # Panics
     /// As [`Region::words`].
-    pub(crate) fn halves(&self, bytes: Range<usize>) -> &[AtomicU32] {
-        let (at, count) = self.checked(bytes, size_of::<AtomicU32>());
-        // SAFETY: as in `words`. The same memory is not used as words of both sizes.
-        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(at).cast(), count) }
+    pub(crate) fn halves(self: &Arc<Region>, bytes: Range<usize>) -> Words<AtomicU32> {
+        self.view(bytes)
+    }
+
+    fn view<T: Atomic>(self: &Arc<Region>, bytes: Range<usize>) -> Words<T> {
+        let (at, count) = self.checked(bytes, size_of::<T>());
+        // SAFETY: the range lies within the mapping, as was checked, and a mapping does not begin at null.
+        let first = unsafe { NonNull::new_unchecked(self.map.as_mut_ptr().add(at)) };
+        Words { first: first.cast(), count, _region: Arc::clone(self) }
     }
 
     fn checked(&self, bytes: Range<usize>, size: usize) -> (usize, usize) {
@@ -60,6 +65,34 @@ impl Region {
         // Pages are aligned to more than any word.
         assert!(bytes.start.is_multiple_of(size) && bytes.end.is_multiple_of(size), "{bytes:?} not aligned");
         (bytes.start, bytes.len() / size)
+    }
+}
+
+/// Words of a region, which lives as long as they do.
+#[derive(Debug)]
+pub(crate) struct Words<T> {
+    first: NonNull<T>,
+    count: usize,
+    _region: Arc<Region>,
+}
+
+/// Only atomics may be seen in a region.
+pub(crate) trait Atomic {}
+impl Atomic for AtomicU32 {}
+impl Atomic for AtomicU64 {}
+
+// SAFETY: it gives shared access to atomics in a mapping that the region keeps.
+unsafe impl<T: Atomic> Send for Words<T> {}
+// SAFETY: as above.
+unsafe impl<T: Atomic> Sync for Words<T> {}
+
+impl<T: Atomic> Deref for Words<T> {
+    type Target = [T];
+    #[inline]
+    fn deref(&self) -> &[T] {
+        // SAFETY: the words lie within the mapping and are aligned (`Region::checked`), every bit pattern is a
+        // valid atomic, and the mapping lives while `_region` does and is never seen as anything but atomics.
+        unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.count) }
     }
 }
 

@@ -14,9 +14,9 @@ mod handshake;
 mod ring;
 mod sync;
 
-use crate::endpoint::Refusal;
+use crate::endpoint::{Refusal, SendError, Stats};
 use crate::pool::{Buf, Pool};
-use channel::{Channel, Found, Full, State};
+use channel::{Channel, Full, State, Trouble};
 use cl_base::PeerId;
 pub(crate) use ring::INLINE_MAX;
 use rustix::event::epoll;
@@ -54,14 +54,6 @@ pub(crate) enum ChannelEvent {
     Opened(PeerId),
     /// Nothing more will come from the peer, nor go to it.
     Closed(ChannelId, PeerId, SocketAddr, String),
-}
-
-/// What a look found.
-pub(crate) enum ShmRecv {
-    /// A message, and whether it was copied.
-    Message(ChannelId, PeerId, SocketAddr, Buf, bool),
-    Empty,
-    Starved,
 }
 
 #[derive(Debug)]
@@ -175,22 +167,29 @@ impl Shm {
         self.channel(id).is_some_and(|channel| !channel.is_over())
     }
 
-    /// Hands a message over; the bell is rung by [`Shm::flush`]. `Ok` says whether it was copied.
+    /// Hands a message over; the bell is rung by [`Shm::flush`].
     #[inline]
-    pub(crate) fn send(&mut self, id: ChannelId, buf: Buf) -> Result<bool, (Buf, Refusal)> {
+    pub(crate) fn send(&mut self, id: ChannelId, buf: Buf, copies: &mut u64) -> Result<(), SendError> {
         let copy_max = self.copy_max;
-        let Some(channel) = self.channel(id) else { return Err((buf, Refusal::Unresolved)) };
-        match channel.send(buf, copy_max) {
-            Ok(copied) => {
+        let Some(channel) = self.channel(id) else {
+            return Err(SendError { buf, reason: Refusal::Unresolved });
+        };
+        match channel.send(buf, copy_max, copies) {
+            Ok(()) => {
                 self.note_unrung(id);
-                Ok(copied)
+                Ok(())
             }
-            Err((buf, Full::Now)) => {
-                // It may sleep on what it has not been told of yet.
-                self.flush();
-                Err((buf, Refusal::Backpressure))
-            }
-            Err((buf, Full::ForGood)) => Err((buf, Refusal::Unresolved)),
+            Err((buf, full)) => Err(SendError { buf, reason: self.refusal(full) }),
+        }
+    }
+
+    #[cold]
+    fn refusal(&mut self, full: Full) -> Refusal {
+        // The other side may sleep on what it has not been told of yet.
+        self.flush();
+        match full {
+            Full::Now => Refusal::Backpressure,
+            Full::ForGood => Refusal::Unresolved,
         }
     }
 
@@ -205,11 +204,7 @@ impl Shm {
                 self.note_unrung(id);
                 Ok(())
             }
-            Err(Full::Now) => {
-                self.flush();
-                Err(Refusal::Backpressure)
-            }
-            Err(Full::ForGood) => Err(Refusal::Unresolved),
+            Err(full) => Err(self.refusal(full)),
         }
     }
 
@@ -232,30 +227,24 @@ impl Shm {
 
     /// The next message of any channel.
     #[inline]
-    pub(crate) fn recv(&mut self) -> ShmRecv {
+    pub(crate) fn recv(&mut self, stats: &mut Stats) -> Option<(ChannelId, PeerId, SocketAddr, Buf)> {
         let count = self.slots.len();
-        for step in 0..count {
-            let index = if self.turn + step < count { self.turn + step } else { self.turn + step - count };
-            let slot = &mut self.slots[index];
-            let Some(channel) = &mut slot.channel else { continue };
-            match channel.recv(&self.pool) {
-                Found::Nothing => {}
-                Found::Message(buf, copied) => {
-                    // The next one is looked at first the next time.
-                    self.turn = if index + 1 < count { index + 1 } else { 0 };
-                    let id = ChannelId { index: index as u32, birth: slot.birth };
-                    return ShmRecv::Message(id, channel.peer, channel.addr, buf, copied);
+        for _ in 0..count {
+            let index = self.turn;
+            // The next one is looked at first the next time.
+            self.turn = if index + 1 < count { index + 1 } else { 0 };
+            let Slot { birth, channel: Some(channel), .. } = &mut self.slots[index] else { continue };
+            match channel.recv(&self.pool, &mut stats.copies) {
+                Ok(buf) => {
+                    let id = ChannelId { index: index as u32, birth: *birth };
+                    return Some((id, channel.peer, channel.addr, buf));
                 }
-                Found::Starved => return ShmRecv::Starved,
-                Found::Broken => {
-                    if channel.state != State::Broken {
-                        tracing::warn!(peer = %channel.peer, "it has broken the layout of the shared memory");
-                        channel.state = State::Broken;
-                    }
-                }
+                Err(Trouble::Nothing) => {}
+                Err(Trouble::Starved) => stats.starved += 1,
+                Err(Trouble::Broken) => channel.state = State::Broken,
             }
         }
-        ShmRecv::Empty
+        None
     }
 
     /// Accepts, hears and buries: what happens rarely. To be called now and then.

@@ -32,8 +32,17 @@ pub(super) struct Peer {
     pub(super) addresses: VecDeque<SocketAddr>,
     /// The channel to the endpoint at that address.
     pub(super) shared: Option<(ChannelId, SocketAddr)>,
+    /// The address to use first is not the channel's.
+    elsewhere: bool,
     /// Why messages go the way they go.
     pub(super) reason: String,
+}
+
+impl Peer {
+    fn compare(&mut self) {
+        let first = self.addresses.front();
+        self.elsewhere = self.shared.is_some_and(|(_, addr)| first.is_some_and(|first| *first != addr));
+    }
 }
 
 impl Peers {
@@ -48,15 +57,17 @@ impl Peers {
 
     /// Learns an address, the one to use from now on.
     pub(super) fn learn(&mut self, peer: PeerId, addr: SocketAddr) {
-        let addresses = &mut self.entry(peer).addresses;
-        addresses.retain(|a| *a != addr);
-        addresses.push_front(addr);
-        addresses.truncate(ADDRESSES_PER_PEER_MAX);
+        let known = self.entry(peer);
+        known.addresses.retain(|a| *a != addr);
+        known.addresses.push_front(addr);
+        known.addresses.truncate(ADDRESSES_PER_PEER_MAX);
+        known.compare();
     }
 
     pub(super) fn forget(&mut self, peer: PeerId) {
         if let Some(known) = self.known.get_mut(&peer) {
             known.addresses.clear();
+            known.compare();
             if known.shared.is_none() {
                 self.known.remove(&peer);
             }
@@ -76,14 +87,18 @@ impl Peers {
     pub(super) fn channel_to(&self, peer: PeerId, addr: Option<SocketAddr>) -> Option<ChannelId> {
         let known = self.known.get(&peer)?;
         let (id, shared_addr) = known.shared?;
-        let wanted = addr.or_else(|| known.addresses.front().copied());
-        wanted.is_none_or(|wanted| wanted == shared_addr).then_some(id)
+        let elsewhere = match addr {
+            Some(addr) => addr != shared_addr,
+            None => known.elsewhere,
+        };
+        (!elsewhere).then_some(id)
     }
 
     /// A channel is there.
     pub(super) fn share(&mut self, peer: PeerId, id: ChannelId, addr: SocketAddr, reason: &str) {
         let known = self.entry(peer);
         known.shared = Some((id, addr));
+        known.compare();
         known.reason = reason.to_owned();
     }
 

@@ -60,6 +60,7 @@ impl Buf {
     ///
     /// # Panics
     /// If `start..end` is not within `0..limit`.
+    #[inline]
     pub(super) unsafe fn lent(
         foreign: Arc<Foreign>,
         base: NonNull<u8>,
@@ -73,6 +74,7 @@ impl Buf {
     }
 
     /// True if the buffer is of `pool`, and not lent by another process.
+    #[inline]
     pub(super) fn is_of(&self, pool: &Arc<Shared>) -> bool {
         matches!(&self.owner, Owner::Pool(mine) if std::ptr::eq(mine.as_ptr(), Arc::as_ptr(pool)))
     }
@@ -82,6 +84,7 @@ impl Buf {
     ///
     /// # Panics
     /// If it is not of `pool`.
+    #[inline]
     pub(super) fn into_slot(self, pool: &Arc<Shared>) -> (usize, u32, std::ops::Range<u32>) {
         assert!(self.is_of(pool), "a buffer of another pool");
         let this = std::mem::ManuallyDrop::new(self);
@@ -89,23 +92,27 @@ impl Buf {
     }
 
     /// The whole slot, headroom and all.
+    #[inline]
     fn slot(&self) -> &[u8] {
         // SAFETY: the slot lies within the mapping, which `owner` keeps alive; its bytes are initialised
         // (zero pages at first), and nobody else has access to them while this `Buf` exists.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.limit as usize) }
     }
 
+    #[inline]
     fn slot_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `slot`, and `self` is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.limit as usize) }
     }
 
     /// Bytes that can still be put in front of the contents.
+    #[inline]
     pub fn headroom(&self) -> usize {
         self.start as usize
     }
 
     /// Bytes that can still be put behind the contents.
+    #[inline]
     pub fn tailroom(&self) -> usize {
         (self.limit - self.end) as usize
     }
@@ -114,6 +121,7 @@ impl Buf {
     ///
     /// # Panics
     /// If the headroom is less than `n`.
+    #[inline]
     pub fn prepend(&mut self, n: usize) -> &mut [u8] {
         assert!(n <= self.headroom(), "{n} bytes prepended with {} of headroom", self.headroom());
         self.start -= n as u32;
@@ -124,6 +132,7 @@ impl Buf {
     ///
     /// # Panics
     /// If there are fewer than `n`.
+    #[inline]
     pub fn advance(&mut self, n: usize) {
         assert!(n <= self.len(), "advanced by {n} of {} bytes", self.len());
         self.start += n as u32;
@@ -146,6 +155,7 @@ impl Buf {
     ///
     /// # Panics
     /// If the tailroom is less.
+    #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
         self.spare_mut(bytes.len()).copy_from_slice(bytes);
         self.grow(bytes.len());
@@ -169,6 +179,7 @@ impl Buf {
     ///
     /// # Panics
     /// If the tailroom is less.
+    #[inline]
     pub fn spare_mut(&mut self, n: usize) -> &mut [u8] {
         assert!(n <= self.tailroom(), "{n} bytes of {} of tailroom", self.tailroom());
         let end = self.end as usize;
@@ -179,6 +190,7 @@ impl Buf {
     ///
     /// # Panics
     /// If the tailroom is less.
+    #[inline]
     pub fn grow(&mut self, n: usize) {
         assert!(n <= self.tailroom(), "grown by {n} bytes with {} of tailroom", self.tailroom());
         self.end += n as u32;
@@ -198,6 +210,7 @@ impl Buf {
 }
 
 impl Drop for Buf {
+    #[inline]
     fn drop(&mut self) {
         match &self.owner {
             // SAFETY: the buffer owned the slot and a strong count, and is used no more.
@@ -209,12 +222,14 @@ impl Drop for Buf {
 
 impl Deref for Buf {
     type Target = [u8];
+    #[inline]
     fn deref(&self) -> &[u8] {
         &self.slot()[self.start as usize..self.end as usize]
     }
 }
 
 impl DerefMut for Buf {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         let (start, end) = (self.start as usize, self.end as usize);
         &mut self.slot_mut()[start..end]

@@ -33,20 +33,27 @@ struct Cache {
 /// A free slot of `class`, and with it one strong count of the pool.
 #[inline]
 pub(super) fn take(pool: &Arc<Shared>, class: usize) -> Option<u32> {
+    let at_hand = CACHES.try_with(|caches| {
+        let mut caches = caches.borrow_mut();
+        let cache = caches.first_mut().filter(|cache| cache.is_of(Arc::as_ptr(pool)))?;
+        cache.stacks.get_mut(class)?.pop()
+    });
+    match at_hand {
+        Ok(Some(slot)) => Some(slot),
+        _ => take_slowly(pool, class),
+    }
+}
+
+/// As [`take`], when the thread has none at hand, or has its cache of this pool not in front.
+#[cold]
+#[inline(never)]
+fn take_slowly(pool: &Arc<Shared>, class: usize) -> Option<u32> {
     let cached = CACHES.try_with(|caches| {
         let mut caches = caches.borrow_mut();
-        match caches.first_mut() {
-            Some(cache) if cache.is_of(Arc::as_ptr(pool)) => {
-                cache.stacks[class].pop().or_else(|| cache.refill(pool, class))
-            }
-            _ => find_or_make(&mut caches, pool)
-                .and_then(|cache| cache.stacks[class].pop().or_else(|| cache.refill(pool, class))),
-        }
+        let cache = find_or_make(&mut caches, pool)?;
+        cache.stacks[class].pop().or_else(|| cache.refill(pool, class))
     });
-    match cached {
-        Ok(Some(slot)) => Some(slot),
-        _ => take_shared(pool, class),
-    }
+    cached.ok().flatten().or_else(|| take_shared(pool, class))
 }
 
 /// Takes back a free slot of `class` and the strong count that comes with it.
@@ -57,13 +64,28 @@ pub(super) fn take(pool: &Arc<Shared>, class: usize) -> Option<u32> {
 pub(super) unsafe fn give(pool: NonNull<Shared>, class: usize, slot: u32) {
     let kept = CACHES.try_with(|caches| {
         let mut caches = caches.borrow_mut();
-        let Some(at) = caches.iter().position(|cache| cache.is_of(pool.as_ptr())) else { return false };
-        let cache = &mut caches[at];
-        let stack = &mut cache.stacks[class];
-        if stack.len() == stack.capacity() {
-            if stack.is_empty() {
-                return false;
-            }
+        let stack = caches.first_mut().filter(|cache| cache.is_of(pool.as_ptr()))?.stacks.get_mut(class)?;
+        // Within the capacity nothing is allocated.
+        (stack.len() < stack.capacity()).then(|| stack.push(slot))
+    });
+    if kept != Ok(Some(())) {
+        // SAFETY: passed on from our caller.
+        unsafe { give_slowly(pool, class, slot) };
+    }
+}
+
+/// # Safety
+/// As for [`give`].
+#[cold]
+#[inline(never)]
+unsafe fn give_slowly(pool: NonNull<Shared>, class: usize, slot: u32) {
+    let kept = CACHES.try_with(|caches| {
+        let mut caches = caches.borrow_mut();
+        let Some(cache) = caches.iter_mut().find(|cache| cache.is_of(pool.as_ptr())) else { return false };
+        if cache.stacks[class].capacity() == 0 {
+            return false;
+        }
+        if cache.stacks[class].len() == cache.stacks[class].capacity() {
             cache.spill(class);
         }
         cache.stacks[class].push(slot);
@@ -91,7 +113,6 @@ pub(super) fn at_hand(pool: &Arc<Shared>, class: usize) -> usize {
     CACHES.try_with(of).unwrap_or(0)
 }
 
-#[cold]
 fn find_or_make<'a>(caches: &'a mut Vec<Cache>, pool: &Arc<Shared>) -> Option<&'a mut Cache> {
     if let Some(at) = caches.iter().position(|cache| cache.is_of(Arc::as_ptr(pool))) {
         // Whoever takes from several pools by turns finds the latest in front.
@@ -109,7 +130,6 @@ fn find_or_make<'a>(caches: &'a mut Vec<Cache>, pool: &Arc<Shared>) -> Option<&'
     caches.first_mut()
 }
 
-#[cold]
 fn take_shared(pool: &Arc<Shared>, class: usize) -> Option<u32> {
     let slot = pool.free[class].pop()?;
     std::mem::forget(Arc::clone(pool));
@@ -118,7 +138,6 @@ fn take_shared(pool: &Arc<Shared>, class: usize) -> Option<u32> {
 
 /// # Safety
 /// As for [`give`].
-#[cold]
 unsafe fn give_shared(pool: NonNull<Shared>, class: usize, slot: u32) {
     // SAFETY: the caller's strong count keeps the pool alive until it is given up below.
     unsafe {

@@ -29,6 +29,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// The bytes of slot `index` of the class.
+    #[inline]
     pub(crate) fn slot(&self, index: u32) -> Range<usize> {
         assert!(index < self.count, "slot {index} of {}", self.count);
         let at = self.offset + self.stride * index as usize;
@@ -36,6 +37,7 @@ impl Place {
     }
 
     /// The number of slot `index` among those of all classes.
+    #[inline]
     pub(crate) fn number(&self, index: u32) -> u32 {
         self.first + index
     }
@@ -71,6 +73,7 @@ impl Layout {
     }
 
     /// The classes, ascending by capacity.
+    #[inline]
     pub(crate) fn classes(&self) -> &[Place] {
         &self.classes
     }

@@ -1,5 +1,4 @@
-use crate::region::Region;
-use std::ops::Range;
+use crate::region::{Region, Words};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -8,13 +7,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// (no ABA problem). It has room for every slot there is and cannot overflow.
 ///
 /// Neither side trusts what it reads: a link that leads nowhere ends the walk.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Returns {
-    region: Arc<Region>,
-    /// The number of the slot on top plus one, or 0.
-    head: Range<usize>,
+    /// One: the number of the slot on top plus one, or 0.
+    head: Words<AtomicU32>,
     /// For each slot the number of the one below plus one, or 0.
-    next: Range<usize>,
+    next: Words<AtomicU32>,
 }
 
 impl Returns {
@@ -24,21 +22,19 @@ impl Returns {
     }
 
     /// A stack whose head is at byte `head` of the region, and whose links for `slots` slots are at `next`.
-    pub(crate) fn new(region: Arc<Region>, head: usize, next: usize, slots: u32) -> Returns {
-        let (head, next) = (head..head + size_of::<AtomicU32>(), next..next + Returns::next_len(slots));
-        // Panics now rather than later if they are not within the region.
-        let _ = (region.halves(head.clone()), region.halves(next.clone()));
-        Returns { region, head, next }
-    }
-
-    fn head(&self) -> &AtomicU32 {
-        &self.region.halves(self.head.clone())[0]
+    ///
+    /// # Panics
+    /// If these are not within the region.
+    pub(crate) fn new(region: &Arc<Region>, head: usize, next: usize, slots: u32) -> Returns {
+        Returns {
+            head: region.halves(head..head + size_of::<AtomicU32>()),
+            next: region.halves(next..next + Returns::next_len(slots)),
+        }
     }
 
     /// Gives back slot `number`. The borrower uses it no more.
     pub(crate) fn push(&self, number: u32) {
-        let link = &self.region.halves(self.next.clone())[number as usize];
-        let head = self.head();
+        let (head, link) = (&self.head[0], &self.next[number as usize]);
         let mut top = head.load(Ordering::Relaxed);
         loop {
             link.store(top, Ordering::Relaxed);
@@ -52,16 +48,15 @@ impl Returns {
 
     /// True if something may have come back.
     pub(crate) fn is_pending(&self) -> bool {
-        self.head().load(Ordering::Relaxed) != 0
+        self.head[0].load(Ordering::Relaxed) != 0
     }
 
     /// Calls `each` with the number of every slot that came back, the latest first, until it returns false
     /// because the number is not one of a slot that was lent.
     pub(crate) fn take(&self, mut each: impl FnMut(u32) -> bool) {
-        let links = self.region.halves(self.next.clone());
-        let mut top = self.head().swap(0, Ordering::Acquire);
+        let mut top = self.head[0].swap(0, Ordering::Acquire);
         while let Some(number) = top.checked_sub(1) {
-            let Some(link) = links.get(number as usize) else { return };
+            let Some(link) = self.next.get(number as usize) else { return };
             top = link.load(Ordering::Relaxed);
             if !each(number) {
                 return;

@@ -3,7 +3,7 @@
 use super::handshake::{self, Heard, Offer};
 use super::ring::{Broken, Consumer, INLINE_MAX, Producer, Record};
 use crate::pool::{Buf, Foreign, Layout, Loans, Pool, Returns};
-use crate::region::Region;
+use crate::region::{Region, Words};
 use cl_base::PeerId;
 use std::io;
 use std::net::SocketAddr;
@@ -43,39 +43,31 @@ impl Plan {
     }
 
     fn returns(self, region: &Arc<Region>) -> Returns {
-        Returns::new(Arc::clone(region), Plan::HEAD, self.links(), self.slots)
+        Returns::new(region, Plan::HEAD, self.links(), self.slots)
     }
 }
 
-/// One direction: its region, and where its words are.
+/// One direction.
 #[derive(Debug)]
 struct Way {
-    region: Arc<Region>,
-    ring: std::ops::Range<usize>,
+    /// Words that the reader has told to be consumed, and a word that is not zero while it sleeps or is about to.
+    reader: Words<AtomicU64>,
+    ring: Words<AtomicU64>,
 }
 
 impl Way {
-    fn new(region: Arc<Region>, plan: Plan) -> Way {
-        let ring = Plan::RING..plan.links();
-        let _ = (region.words(0..16), region.words(ring.clone()));
-        Way { region, ring }
+    fn new(region: &Arc<Region>, plan: Plan) -> Way {
+        Way { reader: region.words(0..16), ring: region.words(Plan::RING..plan.links()) }
     }
 
-    #[inline]
-    fn ring(&self) -> &[AtomicU64] {
-        self.region.words(self.ring.clone())
-    }
-
-    /// Words that the reader has told to be consumed.
     #[inline]
     fn consumed(&self) -> &AtomicU64 {
-        &self.region.words(0..8)[0]
+        &self.reader[0]
     }
 
-    /// Not zero while the reader sleeps, or is about to.
     #[inline]
     fn asleep(&self) -> &AtomicU64 {
-        &self.region.words(8..16)[0]
+        &self.reader[1]
     }
 }
 
@@ -112,14 +104,12 @@ pub(super) enum Full {
     ForGood,
 }
 
-/// What a look into the channel found.
-#[derive(Debug)]
-pub(super) enum Found {
-    /// A message, and whether it was copied.
-    Message(Buf, bool),
-    /// Nothing.
+/// Why there is no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// There is none.
     Nothing,
-    /// No buffer to copy a message into.
+    /// There is no buffer to copy it into.
     Starved,
     /// The other side has broken the layout.
     Broken,
@@ -161,7 +151,7 @@ impl Channel {
             state: State::Calling,
             producer: Producer::default(),
             loans: Loans::new(pool, plan.returns(&region)),
-            out: Way::new(region, plan),
+            out: Way::new(&region, plan),
             inbox: None,
         })
     }
@@ -174,7 +164,7 @@ impl Channel {
         let returns = plan.returns(&region);
         let foreign = Foreign::new(&offer.arena, &offer.pool, returns, Arc::clone(&self.link))?;
         self.inbox = Some(Inbox {
-            way: Way::new(region, plan),
+            way: Way::new(&region, plan),
             consumer: Consumer::default(),
             foreign: Arc::new(foreign),
             bell: offer.bell,
@@ -211,34 +201,37 @@ impl Channel {
         }
     }
 
-    /// Hands over a message: a short one as a copy, a longer one by lending its buffer. `Ok` tells whether it
-    /// was copied.
+    /// Hands over a message: a short one as a copy, a longer one by lending its buffer.
     #[inline]
-    pub(super) fn send(&mut self, buf: Buf, copy_max: usize) -> Result<bool, (Buf, Full)> {
+    pub(super) fn send(&mut self, buf: Buf, copy_max: usize, copies: &mut u64) -> Result<(), (Buf, Full)> {
         if self.is_over() {
             return Err((buf, Full::ForGood));
         }
-        if buf.len() <= copy_max {
-            return match self.producer.put(self.out.ring(), self.out.consumed(), &[&buf]) {
-                true => Ok(true),
-                false => Err((buf, Full::Now)),
-            };
+        if buf.len() > copy_max {
+            return self.lend(buf, copies);
         }
+        if !self.producer.put(&self.out.ring, self.out.consumed(), &[&buf]) {
+            return Err((buf, Full::Now));
+        }
+        *copies += 1;
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn lend(&mut self, buf: Buf, copies: &mut u64) -> Result<(), (Buf, Full)> {
         if self.loans.count() >= RECLAIM_AT {
             self.reclaim();
         }
-        if !self.producer.has_room_for_loan(self.out.ring(), self.out.consumed()) {
+        if !self.producer.has_room_for_loan(&self.out.ring, self.out.consumed()) {
             return Err((buf, Full::Now));
         }
         // A buffer that was itself lent to us must go back to where it came from: its contents move on in
         // one of ours.
-        let (buf, copied) = match self.loans.own(buf) {
-            Ok(own) => own,
-            Err(buf) => return Err((buf, Full::Now)),
-        };
+        let (buf, copied) = self.loans.own(buf).map_err(|buf| (buf, Full::Now))?;
+        *copies += u64::from(copied);
         let loan = self.loans.lend(buf);
-        self.producer.put_loan(self.out.ring(), self.out.consumed(), loan);
-        Ok(copied)
+        self.producer.put_loan(&self.out.ring, self.out.consumed(), loan);
+        Ok(())
     }
 
     /// Hands over a message of at most [`INLINE_MAX`] bytes in parts, as a copy.
@@ -248,7 +241,7 @@ impl Channel {
         if self.is_over() {
             return Err(Full::ForGood);
         }
-        match self.producer.put(self.out.ring(), self.out.consumed(), parts) {
+        match self.producer.put(&self.out.ring, self.out.consumed(), parts) {
             true => Ok(()),
             false => Err(Full::Now),
         }
@@ -274,29 +267,28 @@ impl Channel {
 
     /// The next message from the other side.
     #[inline]
-    pub(super) fn recv(&mut self, pool: &Pool) -> Found {
-        let Some(Inbox { way, consumer, foreign, .. }) = &mut self.inbox else { return Found::Nothing };
-        let ring = way.ring();
+    pub(super) fn recv(&mut self, pool: &Pool, copies: &mut u64) -> Result<Buf, Trouble> {
+        let Some(Inbox { way, consumer, foreign, .. }) = &mut self.inbox else {
+            return Err(Trouble::Nothing);
+        };
+        let ring = &way.ring[..];
         match consumer.peek(ring) {
-            Ok(None) => Found::Nothing,
+            Ok(None) => Err(Trouble::Nothing),
             Ok(Some(Record::Inline(len))) => {
-                let Ok(mut buf) = pool.alloc(len) else { return Found::Starved };
+                let mut buf = pool.alloc(len).map_err(|_| Trouble::Starved)?;
                 consumer.copy(ring, buf.spare_mut(len));
                 buf.grow(len);
                 consumer.done(ring, way.consumed(), len);
-                Found::Message(buf, true)
+                *copies += 1;
+                Ok(buf)
             }
             Ok(Some(Record::Lent(loan))) => {
-                let end = loan.start.checked_add(loan.len);
-                match end.and_then(|end| foreign.borrow(loan.slot, loan.start..end)) {
-                    Some(buf) => {
-                        consumer.done(ring, way.consumed(), 8);
-                        Found::Message(buf, false)
-                    }
-                    None => Found::Broken,
-                }
+                let end = loan.start.checked_add(loan.len).ok_or(Trouble::Broken)?;
+                let buf = foreign.borrow(loan.slot, loan.start..end).ok_or(Trouble::Broken)?;
+                consumer.done(ring, way.consumed(), 8);
+                Ok(buf)
             }
-            Err(Broken) => Found::Broken,
+            Err(Broken) => Err(Trouble::Broken),
         }
     }
 
@@ -308,8 +300,9 @@ impl Channel {
     }
 
     /// True if nothing waits to be received.
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.inbox.as_ref().is_none_or(|inbox| inbox.consumer.is_empty(inbox.way.ring()))
+        self.inbox.as_ref().is_none_or(|inbox| inbox.consumer.is_empty(&inbox.way.ring))
     }
 
     /// Takes back buffers that the other side is done with.
@@ -321,6 +314,7 @@ impl Channel {
     }
 
     /// True if nothing can be sent any more.
+    #[inline]
     pub(super) fn is_over(&self) -> bool {
         matches!(self.state, State::Left | State::Ended | State::Broken)
     }

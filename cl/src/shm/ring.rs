@@ -153,33 +153,36 @@ impl Consumer {
     /// What is next, if anything is; [`Consumer::done`] takes it off the ring.
     #[inline]
     pub(crate) fn peek(&mut self, ring: &[AtomicU64]) -> Result<Option<Record>, Broken> {
-        let mask = ring.len() - 1;
-        let mut at = self.at as usize & mask;
-        let mut header = ring[at].load(Ordering::Acquire);
+        let at = self.at as usize & (ring.len() - 1);
+        let header = ring[at].load(Ordering::Acquire);
         if header == 0 {
             return Ok(None);
         }
-        if header == self::header(Kind::Skip, 0) && at != 0 {
-            self.at += (ring.len() - at) as u64;
-            at = 0;
-            header = ring[0].load(Ordering::Acquire);
-            if header == 0 {
-                return Ok(None);
-            }
-        }
         let len = header as u32 as usize;
-        if header == self::header(Kind::Inline, len) && len <= INLINE_MAX && at + words(len) < ring.len() {
-            return Ok(Some(Record::Inline(len)));
+        if header >> KIND == self::header(Kind::Inline, 0) >> KIND {
+            let fits = len <= INLINE_MAX && at + words(len) < ring.len();
+            return if fits { Ok(Some(Record::Inline(len))) } else { Err(Broken) };
         }
+        self.peek_rarer(ring, at, header)
+    }
+
+    #[inline(never)]
+    fn peek_rarer(&mut self, ring: &[AtomicU64], at: usize, header: u64) -> Result<Option<Record>, Broken> {
+        let len = header as u32 as usize;
         if header == self::header(Kind::Lent, len) && at + 2 < ring.len() {
             let place = ring[at + 1].load(Ordering::Relaxed);
             let loan = Loan { slot: place as u32, start: (place >> 32) as u32, len: len as u32 };
             return Ok(Some(Record::Lent(loan)));
         }
+        if header == self::header(Kind::Skip, 0) && at != 0 {
+            self.at += (ring.len() - at) as u64;
+            return self.peek(ring);
+        }
         Err(Broken)
     }
 
     /// True if nothing is next. Unlike [`Consumer::peek`] it changes nothing.
+    #[inline]
     pub(crate) fn is_empty(&self, ring: &[AtomicU64]) -> bool {
         ring[self.at as usize & (ring.len() - 1)].load(Ordering::Acquire) == 0
     }
