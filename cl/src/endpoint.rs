@@ -545,7 +545,7 @@ impl Endpoint {
 
     #[inline]
     fn poll_shared(&mut self) -> Option<Received> {
-        let Some((channel, from, addr, buf)) = self.shm.as_mut()?.recv(&mut self.stats) else { return None };
+        let (channel, from, addr, buf) = self.shm.as_mut()?.recv(&mut self.stats)?;
         self.rhythm.shared_is_used = true;
         self.stats.messages_received += 1;
         self.stats.shared_received += 1;
