@@ -382,6 +382,7 @@ impl Endpoint {
     pub fn stats(&self) -> Stats {
         let mut stats = self.stats;
         (stats.drops.reassembly_evicted, stats.drops.reassembly_expired) = self.network.evicted_and_expired();
+        self.network.transport.count(&mut stats);
         stats
     }
 

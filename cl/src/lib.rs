@@ -73,4 +73,4 @@ pub use endpoint::{
 pub use header::{HEADER_LEN, MESSAGE_LEN_MAX};
 pub use inject::{FAULTS_VARIABLE, Injection, InjectionError, Side};
 pub use pool::{Buf, Exhausted, HEADROOM, Pages, Pool, PoolConfig, SizeClass};
-pub use transport::TransportKind;
+pub use transport::{NotAProvider, OfiProvider, TransportKind};

@@ -187,6 +187,12 @@ impl Pool {
         Err(Exhausted { wanted: capacity })
     }
 
+    /// The memory of all buffers, for who must register it with a device.
+    #[cfg(feature = "ofi")]
+    pub(crate) fn arena(&self) -> (*mut u8, usize) {
+        (self.shared.arena.as_mut_ptr(), self.shared.arena.len())
+    }
+
     /// The capacity of the largest buffers, in bytes.
     pub fn capacity_max(&self) -> usize {
         self.shared.layout.classes().last().map_or(0, |c| c.capacity)

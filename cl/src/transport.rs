@@ -1,15 +1,20 @@
 //! What carries datagrams: one small trait, [`Transport`], and those who keep it.
 
 mod mio;
+#[cfg(feature = "ofi")]
+mod ofi;
+mod provider;
 mod ring;
 mod socket;
 mod uring;
 mod xdp;
 
+use crate::endpoint::Stats;
 use crate::endpoint::config::{EndpointConfig, OpenError, TransportChoice};
 use crate::pool::{Buf, Pool};
 use cl_base::Time;
 use cl_base::faults::FaultCounts;
+pub use provider::{NotAProvider, OfiProvider};
 use socket::UdpSocket;
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -27,6 +32,8 @@ pub enum TransportKind {
     Xdp,
     /// Memory shared with another process of this host.
     SharedMemory,
+    /// libfabric, by one of its providers.
+    Ofi,
 }
 
 impl fmt::Display for TransportKind {
@@ -36,6 +43,7 @@ impl fmt::Display for TransportKind {
             TransportKind::Mio => "mio",
             TransportKind::Xdp => "xdp",
             TransportKind::SharedMemory => "shared memory",
+            TransportKind::Ofi => "ofi",
         })
     }
 }
@@ -96,6 +104,9 @@ pub(crate) trait Transport: Send {
         None
     }
 
+    /// Adds what only the transport knows to the endpoint's counters.
+    fn count(&self, _stats: &mut Stats) {}
+
     /// Test hook: so many sends are refused as if the network were busy.
     #[cfg(test)]
     fn refuse_sends(&self, count: u32);
@@ -132,6 +143,9 @@ pub(crate) fn open(
     if choice == TransportChoice::Mio {
         return Ok((Box::new(mio::Mio::new(socket, mtu)), "asked for".to_owned()));
     }
+    if let TransportChoice::Ofi(provider) = choice {
+        return open_ofi(socket, provider, mtu, pool);
+    }
     let ring = match config.refuse_uring {
         Some(kind) => Err((socket, kind.into())),
         None => uring::Uring::new(socket, mtu),
@@ -148,6 +162,27 @@ pub(crate) fn open(
             Ok((Box::new(mio::Mio::new(socket, mtu)), reason))
         }
     }
+}
+
+#[cfg(feature = "ofi")]
+fn open_ofi(
+    socket: UdpSocket,
+    provider: OfiProvider,
+    mtu: usize,
+    pool: &Pool,
+) -> Result<(Box<dyn Transport>, String), OpenError> {
+    let (ofi, reason) = ofi::Ofi::open(socket, provider, mtu, pool)?;
+    Ok((Box::new(ofi), reason))
+}
+
+#[cfg(not(feature = "ofi"))]
+fn open_ofi(
+    _socket: UdpSocket,
+    _provider: OfiProvider,
+    _mtu: usize,
+    _pool: &Pool,
+) -> Result<(Box<dyn Transport>, String), OpenError> {
+    Err(OpenError::Ofi("built without the cargo feature `ofi` of the crate `cl`".to_owned()))
 }
 
 /// Why there is no io_uring, for people.

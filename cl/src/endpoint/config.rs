@@ -2,12 +2,13 @@ use crate::header::HEADER_LEN;
 use crate::inject::{FAULTS_VARIABLE, Injection, InjectionError};
 use crate::pool::PoolConfig;
 use crate::shm::INLINE_MAX;
-use crate::transport;
+use crate::transport::{self, OfiProvider};
 use cl_base::PeerId;
 use std::io;
 use std::net::SocketAddr;
 
-/// The environment variable that overrides [`EndpointConfig::transport`]: `uring`, `mio`, `xdp` or `auto`.
+/// The environment variable that overrides [`EndpointConfig::transport`]: `uring`, `mio`, `xdp`, `ofi` (or
+/// `ofi:` and the name of a libfabric provider) or `auto`.
 pub const TRANSPORT_VARIABLE: &str = "GHIDRAH_CL_TRANSPORT";
 
 /// The environment variable that overrides [`EndpointConfig::xdp_mode`]: `auto`, `native`, `generic` or
@@ -41,6 +42,9 @@ pub enum TransportChoice {
     /// see these datagrams, and no UDP checksum protects them: that the contents are right is for the layers
     /// above to check. All endpoints that talk to each other must have the same MTU.
     Xdp,
+    /// libfabric, by the provider of that name or the best. Needs the cargo feature `ofi` and, where it runs,
+    /// the library.
+    Ofi(OfiProvider),
 }
 
 /// How AF_XDP is coupled to the device.
@@ -105,7 +109,11 @@ impl std::str::FromStr for TransportChoice {
             "uring" => Ok(TransportChoice::Uring),
             "mio" => Ok(TransportChoice::Mio),
             "xdp" => Ok(TransportChoice::Xdp),
-            _ => Err(()),
+            "ofi" => Ok(TransportChoice::Ofi(OfiProvider::BEST)),
+            _ => match s.strip_prefix("ofi:") {
+                Some(provider) => provider.parse().map(TransportChoice::Ofi).map_err(drop),
+                None => Err(()),
+            },
         }
     }
 }
@@ -146,7 +154,8 @@ pub struct EndpointConfig {
     /// The transport; the environment variable [`TRANSPORT_VARIABLE`] overrides it.
     pub transport: TransportChoice,
     /// The largest datagram in bytes, `cl`'s header included. `None` stands for 65000 on a loopback
-    /// address, for what the device carries with AF_XDP, and for what Ethernet carries elsewhere.
+    /// address and with libfabric, for what the device carries with AF_XDP, and for what Ethernet carries
+    /// elsewhere.
     pub mtu: Option<usize>,
     /// The buffers; the class that holds a datagram is also what received messages wait in.
     pub pool: PoolConfig,
@@ -195,7 +204,9 @@ impl EndpointConfig {
     pub(super) fn mtu_checked(&self, choice: TransportChoice) -> Result<usize, OpenError> {
         let mtu = match (self.mtu, transport::default_mtu(choice, self.bind)?) {
             (Some(mtu), _) | (None, Some(mtu)) => mtu,
-            (None, None) if self.bind.ip().is_loopback() => MTU_LOOPBACK,
+            (None, None) if self.bind.ip().is_loopback() || matches!(choice, TransportChoice::Ofi(_)) => {
+                MTU_LOOPBACK
+            }
             (None, None) => MTU_ETHERNET,
         };
         const { assert!(MTU_MIN > HEADER_LEN) };
@@ -207,7 +218,7 @@ impl EndpointConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The environment variable names no transport.
-    #[error("{TRANSPORT_VARIABLE}={0:?} names no transport: use uring, mio, xdp or auto")]
+    #[error("{TRANSPORT_VARIABLE}={0:?} names no transport: use uring, mio, xdp, ofi, ofi:PROVIDER or auto")]
     UnknownTransport(String),
     /// The environment variable does not describe faults.
     #[error(
@@ -241,6 +252,9 @@ pub enum OpenError {
     /// AF_XDP was asked for and is not to be had, for the reason given.
     #[error("AF_XDP: {0}")]
     Xdp(String),
+    /// libfabric was asked for and is not to be had.
+    #[error("libfabric: {0}")]
+    Ofi(String),
     /// The runtime's own descriptors could not be made.
     #[error("event loop: {0}")]
     EventLoop(#[source] io::Error),

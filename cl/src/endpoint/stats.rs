@@ -21,7 +21,7 @@ pub struct Stats {
     /// See `shared_sent`.
     pub shared_received: u64,
     /// Messages that were copied on their way by us (short ones into and out of shared memory, fragments and
-    /// packed ones into buffers of their own).
+    /// packed ones into buffers of their own), and datagrams that libfabric could not send at once.
     pub copies: u64,
     /// Times that nothing could be received because the pool was used up.
     pub starved: u64,
@@ -56,6 +56,12 @@ pub struct Drops {
     pub send_failed: u64,
     /// Errors of the system while receiving.
     pub receive_failed: u64,
+    /// Datagrams for parties that do not say where they are, or take none (libfabric).
+    pub unreachable: u64,
+    /// Datagrams that do not say where they come from (libfabric).
+    pub preamble: u64,
+    /// Questions and answers about addresses that make no sense or were not asked for (libfabric).
+    pub control: u64,
 }
 
 impl Drops {
@@ -74,6 +80,9 @@ impl Drops {
             reassembly_expired,
             send_failed,
             receive_failed,
+            unreachable,
+            preamble,
+            control,
         } = *self;
         [
             truncated,
@@ -88,6 +97,9 @@ impl Drops {
             reassembly_expired,
             send_failed,
             receive_failed,
+            unreachable,
+            preamble,
+            control,
         ]
         .iter()
         .sum()

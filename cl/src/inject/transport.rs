@@ -1,5 +1,6 @@
 use super::{Injection, Side};
 use crate::clock::Clock;
+use crate::endpoint::Stats;
 use crate::header::HEADER_LEN;
 use crate::pool::{HEADROOM, Pool};
 use crate::transport::{Recv, Transport, TransportKind, is_transient};
@@ -95,6 +96,10 @@ impl Transport for Injected {
 
     fn receive_buffer(&self) -> usize {
         self.inner.receive_buffer()
+    }
+
+    fn count(&self, stats: &mut Stats) {
+        self.inner.count(stats);
     }
 
     fn send(&mut self, to: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()> {
