@@ -283,6 +283,29 @@ fn a_thread_that_sleeps_wakes_for_what_is_held_back() {
 }
 
 #[test]
+fn an_endpoint_parked_by_its_owner_wakes_for_what_is_held_back() {
+    for transport in each() {
+        let faults = "delay=30ms@100%,seed=6";
+        let (mut a, mut b) = pair(with_faults(config(ALICE, transport), faults), config(BOB, transport));
+        a.send(BOB, a.alloc_copy(&message(1)).unwrap()).unwrap();
+        let (begin, mut parks) = (Instant::now(), 0);
+        let received = loop {
+            assert!(begin.elapsed() < Duration::from_secs(20), "{transport:?}: parked {parks} times");
+            assert!(a.poll().is_none());
+            if let Some(received) = b.poll() {
+                break received;
+            }
+            a.park(Some(Duration::from_secs(10))).unwrap();
+            parks += 1;
+        };
+        assert_eq!(number(&received.buf), Some(1));
+        let took = begin.elapsed();
+        assert!(took >= Duration::from_millis(30) && took < Duration::from_secs(10), "{took:?}");
+        assert!(parks <= 20, "{transport:?}: parked {parks} times");
+    }
+}
+
+#[test]
 #[ignore = "run by the test below, with the variable set"]
 fn says_which_faults_it_injects() {
     let configured = with_faults(config(ALICE, TransportChoice::Mio), "drop=100%");
