@@ -348,6 +348,10 @@ impl Shm {
             self.events.push_back(ChannelEvent::Closed(id, channel.peer, channel.addr, why));
             channel.leave();
         }
+        if channel.state == State::Broken {
+            // Or the nonsense in its ring would keep this thread awake, and this end from being buried.
+            channel.stop_listening();
+        }
         if channel.state == State::Ended {
             let _ = epoll::delete(&self.watch, &*channel.link);
             slot.channel.take().expect("just seen").bury();

@@ -186,6 +186,9 @@ impl Channel {
                 Ok(true)
             }
             Heard::End => {
+                if self.state == State::Broken {
+                    self.stop_listening();
+                }
                 self.state = State::Ended;
                 Ok(true)
             }
@@ -327,6 +330,11 @@ impl Channel {
     /// Tells the other side that we are done, except with the buffers it lent us.
     pub(super) fn leave(&self) {
         handshake::say_goodbye(&self.link);
+    }
+
+    /// Reads nothing more of what the other side writes.
+    pub(super) fn stop_listening(&mut self) {
+        self.inbox = None;
     }
 
     /// Takes back everything, the connection having ended.

@@ -1,0 +1,245 @@
+//! Processes of the same host that knock at an endpoint's door to shared memory and say what cannot be: each
+//! is turned away, and those who share memory already do not notice.
+
+use borsh::BorshSerialize;
+use cl::{Endpoint, EndpointConfig, TransportKind};
+use cl_base::{PeerId, Rng};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType, connect,
+    sendmsg, socket,
+};
+use std::fs::File;
+use std::io::{IoSlice, Write};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+const ALICE: PeerId = PeerId::new(1, 0);
+const BOB: PeerId = PeerId::new(2, 0);
+const CAROL: PeerId = PeerId::new(3, 0);
+const MALLORY: PeerId = PeerId::new(666, 0);
+
+fn open(me: PeerId) -> Endpoint {
+    Endpoint::open(EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap()
+}
+
+/// What a process offers that wants to share memory.
+#[derive(Clone, BorshSerialize)]
+struct Offer {
+    magic: u32,
+    version: u32,
+    peer: PeerId,
+    addr: SocketAddr,
+    ring_words: u32,
+    classes: Vec<(u64, u32)>,
+}
+
+impl Offer {
+    fn good() -> Offer {
+        Offer {
+            magic: 0x4d53_4347,
+            version: 1,
+            peer: MALLORY,
+            addr: SocketAddr::from(([127, 0, 0, 1], 9)),
+            ring_words: 8192,
+            classes: vec![(2048, 16)],
+        }
+    }
+}
+
+/// Connects to the door of the endpoint at `addr`; `None` while too many others wait there.
+fn knock(addr: SocketAddr) -> Option<OwnedFd> {
+    let socket = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    rustix::io::ioctl_fionbio(&socket, true).unwrap();
+    let name = SocketAddrUnix::new_abstract_name(format!("ghidrah-cl/{addr}").as_bytes()).unwrap();
+    connect(&socket, &name).ok().map(|()| socket)
+}
+
+fn say(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        assert!(control.push(SendAncillaryMessage::ScmRights(fds)));
+    }
+    // The other side may have hung up already: as it should.
+    let _ = sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL);
+}
+
+/// A file in memory, as long as any region or arena here has to be, with random words in it.
+fn memory(rng: &mut Rng, sealed: bool) -> File {
+    let mut file =
+        File::from(memfd_create("hostile", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap());
+    let noise: Vec<u8> = (0..1 << 17).flat_map(|_| rng.next_u64().to_le_bytes()).collect();
+    file.write_all(&noise).unwrap();
+    if sealed {
+        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW).unwrap();
+    }
+    file
+}
+
+/// Knocks and misbehaves in one of so many ways.
+const WAYS: u64 = 12;
+
+fn misbehave(rng: &mut Rng, way: u64, addr: SocketAddr) -> Option<OwnedFd> {
+    let socket = knock(addr)?;
+    let null = File::open("/dev/null").unwrap();
+    let nulls = [null.as_fd(); 3];
+    let mut offer = Offer::good();
+    let send = |offer: &Offer, fds: &[BorrowedFd<'_>]| say(&socket, &borsh::to_vec(offer).unwrap(), fds);
+    match way {
+        0 => {}
+        1 => say(&socket, &[], &[]),
+        2 => say(&socket, b"bye", &nulls),
+        3 => {
+            let noise: Vec<u8> = (0..rng.within(1, 200)).map(|_| rng.next_u64() as u8).collect();
+            say(&socket, &noise, &nulls);
+        }
+        // Longer than any offer.
+        4 => say(&socket, &[7; 60_000], &[]),
+        5 => {
+            offer.version = rng.next_u64() as u32;
+            send(&offer, &nulls);
+        }
+        6 => {
+            offer.ring_words = rng.next_u64() as u32;
+            send(&offer, &nulls);
+        }
+        7 => {
+            let count = rng.below(200);
+            offer.classes = (0..count).map(|_| (rng.next_u64(), rng.next_u64() as u32)).collect();
+            send(&offer, &nulls);
+        }
+        // Fewer descriptors, and descriptors of other things.
+        8 => send(&offer, &nulls[..rng.below(3) as usize]),
+        9 => send(&offer, &nulls),
+        // Memory that could be cut short while it is mapped.
+        10 => {
+            let (ring, arena) = (memory(rng, false), memory(rng, false));
+            send(&offer, &[ring.as_fd(), arena.as_fd(), null.as_fd()]);
+        }
+        // Memory as it should be, but for what is in it.
+        _ => {
+            let (ring, arena) = (memory(rng, true), memory(rng, true));
+            send(&offer, &[ring.as_fd(), arena.as_fd(), null.as_fd()]);
+        }
+    }
+    Some(socket)
+}
+
+fn exchange(a: &mut Endpoint, b: &mut Endpoint, n: u32, len: usize) {
+    let contents: Vec<u8> = (0..len).map(|i| (i as u32 ^ n) as u8).collect();
+    a.send(b.me(), a.alloc_copy(&contents).unwrap()).unwrap();
+    let start = Instant::now();
+    let received = loop {
+        assert!(start.elapsed() < Duration::from_secs(20), "message {n} is not there: {:?}", b.stats());
+        assert!(a.poll().is_none());
+        if let Some(received) = b.poll() {
+            break received;
+        }
+    };
+    assert_eq!((received.from, received.addr), (a.me(), a.local_addr()));
+    assert!(received.buf[..] == contents[..], "message {n}");
+}
+
+fn shares(a: &mut Endpoint, b: &mut Endpoint) -> bool {
+    let (peer, addr) = (b.me(), b.local_addr());
+    a.resolve(peer, addr);
+    for n in 0..100 {
+        exchange(a, b, n, 10);
+    }
+    a.path(peer).unwrap().kind == TransportKind::SharedMemory
+}
+
+#[test]
+fn who_says_what_cannot_be_is_turned_away_and_others_do_not_notice() {
+    let (mut a, mut b) = (open(ALICE), open(BOB));
+    assert!(shares(&mut a, &mut b));
+    let (mut rng, mut knocked) = (Rng::new(1), 0);
+    for n in 0..1500 {
+        let way = rng.below(WAYS);
+        let socket = misbehave(&mut rng, way, b.local_addr());
+        knocked += u32::from(socket.is_some());
+        exchange(&mut a, &mut b, n, *rng.pick(&[0, 100, 5000, 60_000]).unwrap());
+        // Some hang up at once, some stay until they have been heard.
+        if rng.chance(1, 2) {
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_millis(2) {
+                assert!(b.poll().is_none(), "nothing hostile is a message");
+            }
+        }
+        drop(socket);
+    }
+    assert!(knocked > 1000, "{knocked}");
+    assert_eq!(a.path(BOB).unwrap().kind, TransportKind::SharedMemory);
+    // Nothing of theirs is left, and new ones are welcome.
+    let start = Instant::now();
+    while b.shared().0 > 1 {
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", b.shared());
+        assert!(b.poll().is_none());
+    }
+    assert!(shares(&mut open(CAROL), &mut b));
+}
+
+#[test]
+fn those_who_knock_and_say_nothing_keep_nobody_from_talking() {
+    let (mut a, mut b) = (open(ALICE), open(BOB));
+    assert!(shares(&mut a, &mut b));
+    let mut silent = Vec::new();
+    for n in 0..1000 {
+        silent.extend(knock(b.local_addr()));
+        exchange(&mut a, &mut b, n, 5000);
+    }
+    assert!(silent.len() > 100, "{}", silent.len());
+    // A newcomer may have to go by the network while they stand in the door, and lose a message when it is
+    // turned away there, but it gets through.
+    let mut c = open(CAROL);
+    c.resolve(BOB, b.local_addr());
+    let mut talk = |c: &mut Endpoint| {
+        let mut heard = 0;
+        for _ in 0..100 {
+            c.send(BOB, c.alloc_copy(b"newcomer").unwrap()).unwrap();
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_millis(5) {
+                assert!(c.poll().is_none());
+                if let Some(received) = b.poll() {
+                    assert_eq!((received.from, &received.buf[..]), (CAROL, &b"newcomer"[..]));
+                    heard += 1;
+                    break;
+                }
+            }
+        }
+        heard
+    };
+    assert!(talk(&mut c) > 50);
+    drop(silent);
+    let start = Instant::now();
+    while c.path(BOB).unwrap().kind != TransportKind::SharedMemory {
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", c.path(BOB));
+        talk(&mut c);
+    }
+    assert_eq!(talk(&mut c), 100);
+    while b.poll().is_some() {}
+    exchange(&mut a, &mut b, 0, 100);
+}
+
+#[test]
+fn one_who_shares_nonsense_and_stays_keeps_nobody_awake() {
+    let mut b = open(BOB);
+    let mut rng = Rng::new(2);
+    let noise = misbehave(&mut rng, WAYS - 1, b.local_addr());
+    assert!(noise.is_some());
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(20) {
+        assert!(b.poll().is_none());
+    }
+    let start = Instant::now();
+    let mut parks = 0;
+    while start.elapsed() < Duration::from_millis(300) {
+        b.park(Some(Duration::from_millis(100))).unwrap();
+        assert!(b.poll().is_none());
+        parks += 1;
+    }
+    assert!(parks < 30, "it slept {parks} times in 300 ms");
+}
