@@ -8,8 +8,10 @@ mod netns;
 
 use cl::{Endpoint, EndpointConfig, TransportChoice, XdpMode};
 use cl_base::PeerId;
+use core_affinity::CoreId;
 use netns::{Namespaces, Side};
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 const CLIENT: PeerId = PeerId::new(1, 0);
@@ -36,9 +38,12 @@ struct Measured {
     p99: f64,
 }
 
-fn pin(processor: usize) {
-    let all = core_affinity::get_core_ids().unwrap_or_default();
-    if let Some(id) = all.get(processor) {
+/// Keeps this thread on one of the processors that the process may use.
+fn pin(number: usize) {
+    static ALL: OnceLock<Vec<CoreId>> = OnceLock::new();
+    // Asked once: a thread that is pinned sees only its own.
+    let all = ALL.get_or_init(|| core_affinity::get_core_ids().unwrap_or_default());
+    if let Some(id) = all.get(number) {
         core_affinity::set_for_current(*id);
     }
 }
@@ -108,12 +113,15 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn main() {
-    let rounds = if std::env::args().any(|a| a == "--bench") { 30_000 } else { 20 };
+    let rounds = if std::env::args().any(|a| a == "--bench") { 10_000 } else { 20 };
     let net = Namespaces::new(MTU);
     let mut runs: [Vec<Vec<Measured>>; WAYS.len()] = Default::default();
-    for _ in 0..RUNS {
-        for (runs, (_, transport, mode)) in runs.iter_mut().zip(WAYS) {
-            runs.push(run(&net, transport, mode, rounds));
+    for number in 1..=RUNS {
+        for (runs, (name, transport, mode)) in runs.iter_mut().zip(WAYS) {
+            let measured = run(&net, transport, mode, rounds);
+            let each = measured.iter().zip(LENS).map(|(m, len)| format!("{len} B {:.2}/{:.2}", m.p50, m.p99));
+            eprintln!("run {number}, {name}: {} us", each.collect::<Vec<_>>().join(", "));
+            runs.push(measured);
         }
     }
     println!("half round trip over veth, spinning, median of {RUNS} runs of {rounds}");

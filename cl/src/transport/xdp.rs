@@ -37,6 +37,8 @@ use xsk::Xsk;
 /// The ordinary socket is looked at in every so many calls of `recv`: looking costs a system call, about
 /// as much as ten calls without.
 const CALLS_PER_LOOK: u32 = 128;
+/// Frames sent with one system call: as many as the kernel sends of them (its `TX_BATCH_SIZE`).
+const FRAMES_PER_CALL: usize = 32;
 /// Bytes that the default MTU leaves for the headers of IP and UDP. Those of IPv6, as for the other
 /// transports, so that the MTU of all endpoints on an Ethernet is the same.
 const DEFAULT_HEADERS: usize = 48;
@@ -191,6 +193,38 @@ impl Xdp {
         })
     }
 
+    /// Sends some of the datagrams to `to`, each given in parts, and tells how many: all that the device takes
+    /// now, or one if it goes through the ordinary socket.
+    fn send_each<'a, 'b: 'a>(
+        &mut self,
+        to: SocketAddr,
+        mut datagrams: impl Iterator<Item = &'a [IoSlice<'b>]>,
+    ) -> io::Result<usize> {
+        let template = match to {
+            SocketAddr::V4(to) => self.neighbours.template(to, self.socket.as_raw_fd()),
+            SocketAddr::V6(_) => None,
+        };
+        let Some(template) = template else {
+            let parts = datagrams.next().expect("at least one datagram");
+            return self.socket.send(to, parts).map(|()| 1);
+        };
+        let (mut sent, mut refused) = (0, None);
+        for parts in datagrams {
+            let len = parts.iter().map(|part| part.len()).sum();
+            if let Err(error) = self.xsk.put(template, parts, len) {
+                refused = Some(error);
+                break;
+            }
+            sent += 1;
+        }
+        // Also when nothing was added: the device may have forgotten the earlier ones.
+        self.xsk.kick()?;
+        match refused {
+            Some(error) if sent == 0 => Err(error),
+            _ => Ok(sent),
+        }
+    }
+
     /// The next datagram from the ordinary socket, if it is its turn.
     fn look(&mut self, pool: &Pool) -> Option<Recv> {
         if self.until_look > 0 {
@@ -223,16 +257,11 @@ impl Transport for Xdp {
     }
 
     fn send(&mut self, to: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()> {
-        if let SocketAddr::V4(v4) = to
-            && let Some(template) = self.neighbours.template(v4, self.socket.as_raw_fd())
-        {
-            let len = parts.iter().map(|part| part.len()).sum();
-            if len > self.mtu {
-                return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
-            }
-            return self.xsk.send(template, parts, len);
-        }
-        self.socket.send(to, parts)
+        self.send_each(to, std::iter::once(parts)).map(drop)
+    }
+
+    fn send_run(&mut self, to: SocketAddr, run: &[[IoSlice<'_>; 2]]) -> io::Result<usize> {
+        self.send_each(to, run.iter().take(FRAMES_PER_CALL).map(|parts| &parts[..]))
     }
 
     fn recv(&mut self, pool: &Pool) -> Recv {

@@ -181,9 +181,9 @@ impl Xsk {
         !self.rx.is_empty()
     }
 
-    /// Sends a frame: headers by `template` and a datagram of `len` bytes in `parts`. `WouldBlock` means
-    /// that the device has not sent the earlier ones yet.
-    pub(super) fn send(&mut self, template: &Template, parts: &[IoSlice<'_>], len: usize) -> io::Result<()> {
+    /// Adds a frame to those that [`Xsk::kick`] sends: headers by `template`, and a datagram of `len` bytes in
+    /// `parts`. `WouldBlock` means that the device has not sent the earlier ones yet.
+    pub(super) fn put(&mut self, template: &Template, parts: &[IoSlice<'_>], len: usize) -> io::Result<()> {
         while let Some(address) = self.completion.pop() {
             let (buf, _) = self.reclaim(address);
             self.sending.push(buf);
@@ -193,7 +193,6 @@ impl Xsk {
             return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
         }
         let Some(mut buf) = self.sending.pop() else {
-            self.kick()?;
             return Err(io::ErrorKind::WouldBlock.into());
         };
         buf.set_range(0, frame_len);
@@ -210,7 +209,7 @@ impl Xsk {
         let pushed = self.tx.push(libc::xdp_desc { addr, len: frame_len as u32, options: 0 });
         assert!(pushed, "the ring is longer than there are buffers to send from");
         self.tx.publish();
-        self.kick()
+        Ok(())
     }
 
     /// Has the kernel send what is in the ring, if it wants to be told. A device that is busy is told again
