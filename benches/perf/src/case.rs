@@ -50,6 +50,16 @@ pub enum Transport {
     Xdp,
 }
 
+/// What lies between the two sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Link {
+    /// This host's loopback device; or the network between it and the host of `--connect`.
+    Host,
+    /// A pair of virtual Ethernet devices between two network namespaces ([`crate::veth`]).
+    Veth,
+}
+
 /// What the threads do while nothing arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -106,6 +116,8 @@ pub struct Case {
     pub layer: Layer,
     /// Over what.
     pub transport: Transport,
+    /// Between whom.
+    pub link: Link,
     /// Bytes in a message.
     pub size: usize,
     /// Messages that each sender may have under way: sent, and not yet known to have been received by the
@@ -159,6 +171,7 @@ names! {
     Workload { Lat "lat", Bw "bw", Rate "rate", Incast "incast" }
     Layer { Cl "cl", Rcl "rcl" }
     Transport { Udp "udp", Mio "mio", Uring "uring", Shm "shm", Xdp "xdp" }
+    Link { Host "host", Veth "veth" }
     Pacing { Spin "spin", Park "park" }
     Contents { Loaned "loaned", Copied "copied" }
 }

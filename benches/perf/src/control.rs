@@ -25,6 +25,16 @@ pub enum Side {
     Passive,
 }
 
+impl Side {
+    /// The other one.
+    pub fn other(self) -> Side {
+        match self {
+            Side::Active => Side::Passive,
+            Side::Passive => Side::Active,
+        }
+    }
+}
+
 /// What a worker is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Task {
@@ -38,6 +48,15 @@ pub struct Task {
     pub core: Option<usize>,
     /// The address to bind.
     pub bind: IpAddr,
+}
+
+/// What a worker has found out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The figures; the passive side has none.
+    pub figures: Figures,
+    /// How messages to the other side have travelled, and why.
+    pub via: String,
 }
 
 /// To a worker.
@@ -56,15 +75,10 @@ pub enum ToWorker {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FromWorker {
-    /// All is open.
-    Ready {
-        /// The addresses of the worker's parties.
-        addrs: Vec<SocketAddr>,
-        /// What carries the messages, and why.
-        transport: String,
-    },
+    /// All is open, the worker's parties at these addresses.
+    Ready(Vec<SocketAddr>),
     /// The workload has ended.
-    Done(Box<Figures>),
+    Done(Box<Outcome>),
     /// It has failed, for this reason.
     Failed(String),
 }

@@ -23,6 +23,7 @@ pub mod run;
 pub mod sizes;
 pub mod stats;
 pub mod table;
+pub mod veth;
 pub mod worker;
 
 pub use case::Case;

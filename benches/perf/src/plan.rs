@@ -166,9 +166,9 @@ impl Plan {
                 );
                 progress(&Progress { done: round * self.subjects.len() + i, all, now });
                 let measured = match subject {
-                    Subject::Ours(case) => run::measure(case, place).map(|measured| {
-                        result.via = measured.transport;
-                        measured.figures
+                    Subject::Ours(case) => run::measure(case, place).map(|outcome| {
+                        result.via = outcome.via;
+                        outcome.figures
                     }),
                     Subject::Peer(peer, case) => {
                         peers.measure(*peer, case, place.cores).map_err(|error| error.to_string())

@@ -1,8 +1,9 @@
 //! Running one of our own measurements: two workers are started, introduced to each other, and heard.
 
-use crate::case::{Case, Effort};
-use crate::control::{Channel, FromWorker, Side, Task, ToWorker};
-use crate::stats::Figures;
+use crate::case::{Case, Effort, Link};
+use crate::control::{Channel, FromWorker, Outcome, Side, Task, ToWorker};
+use crate::veth::Veth;
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ pub struct Launcher {
 }
 
 /// Where measurements run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Place {
     /// How local workers are started.
     pub launcher: Launcher,
@@ -32,12 +33,14 @@ pub struct Place {
     pub cores: [Option<usize>; 2],
     /// Where another host's `--listen` serves the passive side; by default that is a local process, too.
     pub remote: Option<SocketAddr>,
+    /// The namespaces that cases of [`Link::Veth`] run in, made when the first is measured.
+    pub veth: OnceCell<Result<Veth, String>>,
 }
 
 impl Place {
     /// This host, the two sides on the first two of its processors.
     pub fn here(launcher: Launcher) -> Place {
-        Place { launcher, cores: two_cores(), remote: None }
+        Place { launcher, cores: two_cores(), remote: None, veth: OnceCell::new() }
     }
 }
 
@@ -48,25 +51,22 @@ pub fn two_cores() -> [Option<usize>; 2] {
     [first, cores.get(1).map(|c| c.id).or(first)]
 }
 
-/// What a measurement of ours came to.
-#[derive(Clone, Debug)]
-pub struct Measured {
-    /// The active side's figures.
-    pub figures: Figures,
-    /// What carried the messages, as the active side says.
-    pub transport: String,
-}
-
 /// Measures `case` once.
 ///
 /// # Errors
 /// A sentence that says which side failed, and of what.
-pub fn measure(case: &Case, place: &Place) -> Result<Measured, String> {
-    let (mut passive, binds) = match place.remote {
-        Some(addr) => Worker::reach(addr)?,
-        None => (Worker::start(&place.launcher)?, [IpAddr::V4(Ipv4Addr::LOCALHOST); 2]),
+pub fn measure(case: &Case, place: &Place) -> Result<Outcome, String> {
+    let veth = match case.link {
+        Link::Host => None,
+        Link::Veth => Some(place.veth.get_or_init(Veth::new).as_ref().map_err(String::clone)?),
     };
-    let mut active = Worker::start(&place.launcher)?;
+    let start = |side| Worker::start(&place.launcher, &veth.map(|v| v.inside(side)).unwrap_or_default());
+    let (mut passive, binds) = match (place.remote, veth) {
+        (Some(addr), _) => Worker::reach(addr)?,
+        (None, Some(_)) => (start(1)?, Veth::addresses()),
+        (None, None) => (start(1)?, [IpAddr::V4(Ipv4Addr::LOCALHOST); 2]),
+    };
+    let mut active = start(0)?;
     let task = |side, core, bind| {
         let version = crate::VERSION.to_owned();
         ToWorker::Prepare(Box::new(Task { version, case: *case, side, core, bind }))
@@ -74,16 +74,15 @@ pub fn measure(case: &Case, place: &Place) -> Result<Measured, String> {
     let deadline = Instant::now() + PATIENCE;
     passive.channel.say(&task(Side::Passive, place.cores[1].filter(|_| place.remote.is_none()), binds[1]));
     active.channel.say(&task(Side::Active, place.cores[0], binds[0]));
-    let (passive_addrs, _) = passive.ready(deadline).map_err(|why| format!("receiving side: {why}"))?;
-    let (active_addrs, transport) = active.ready(deadline).map_err(|why| format!("sending side: {why}"))?;
+    let passive_addrs = passive.ready(deadline).map_err(|why| format!("receiving side: {why}"))?;
+    let active_addrs = active.ready(deadline).map_err(|why| format!("sending side: {why}"))?;
     passive.channel.say(&ToWorker::Begin(active_addrs));
     active.channel.say(&ToWorker::Begin(passive_addrs));
-    let figures = active.done(Instant::now() + time_for(case.effort));
+    let outcome = active.done(Instant::now() + time_for(case.effort));
     passive.channel.say(&ToWorker::Stop);
     // The cause, if there is one, is on the side that failed; the other only waits for it in vain.
-    let passive_end = passive.done(Instant::now() + PATIENCE);
-    match (figures, passive_end) {
-        (Ok(figures), Ok(_)) => Ok(Measured { figures, transport }),
+    match (outcome, passive.done(Instant::now() + PATIENCE)) {
+        (Ok(outcome), Ok(_)) => Ok(outcome),
         (_, Err(why)) => Err(format!("receiving side: {why}")),
         (Err(why), Ok(_)) => Err(format!("sending side: {why}")),
     }
@@ -103,9 +102,12 @@ struct Worker {
 }
 
 impl Worker {
-    fn start(launcher: &Launcher) -> Result<Worker, String> {
-        let mut child = Command::new(&launcher.program)
-            .args(&launcher.args)
+    /// A local one; `before` goes before its command.
+    fn start(launcher: &Launcher, before: &[OsString]) -> Result<Worker, String> {
+        let program = launcher.program.clone().into_os_string();
+        let words: Vec<&OsString> = before.iter().chain([&program]).chain(&launcher.args).collect();
+        let mut child = Command::new(words[0])
+            .args(&words[1..])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -128,20 +130,20 @@ impl Worker {
         Ok((Worker { channel, child: None }, binds))
     }
 
-    fn ready(&mut self, deadline: Instant) -> Result<(Vec<SocketAddr>, String), String> {
+    fn ready(&mut self, deadline: Instant) -> Result<Vec<SocketAddr>, String> {
         match self.channel.hear(Some(deadline)) {
-            Ok(FromWorker::Ready { addrs, transport }) => Ok((addrs, transport)),
+            Ok(FromWorker::Ready(addrs)) => Ok(addrs),
             Ok(FromWorker::Failed(why)) => Err(why),
             Ok(FromWorker::Done(_)) => Err("it was done before it began".to_owned()),
             Err(silence) => Err(silence.to_string()),
         }
     }
 
-    fn done(&mut self, deadline: Instant) -> Result<Figures, String> {
+    fn done(&mut self, deadline: Instant) -> Result<Outcome, String> {
         match self.channel.hear(Some(deadline)) {
-            Ok(FromWorker::Done(figures)) => Ok(*figures),
+            Ok(FromWorker::Done(outcome)) => Ok(*outcome),
             Ok(FromWorker::Failed(why)) => Err(why),
-            Ok(FromWorker::Ready { .. }) => Err("it was ready twice".to_owned()),
+            Ok(FromWorker::Ready(_)) => Err("it was ready twice".to_owned()),
             Err(silence) => Err(silence.to_string()),
         }
     }

@@ -1,6 +1,6 @@
 //! The table of the project's goals, as data: what is compared with whom, what we want and what must be.
 
-use crate::case::{Case, Contents, Effort, Layer, Pacing, Transport, Workload, default_window};
+use crate::case::{Case, Contents, Effort, Layer, Link, Pacing, Transport, Workload, default_window};
 use crate::peers::Peer;
 use crate::plan::{Metric, Plan, Subject};
 use std::time::Duration;
@@ -21,6 +21,7 @@ struct Row {
     workload: Workload,
     layer: Layer,
     transport: Transport,
+    link: Link,
     pacing: Pacing,
     contents: Contents,
     sizes: &'static [usize],
@@ -43,6 +44,7 @@ const fn lat(layer: Layer, transport: Transport, sizes: &'static [usize], rival:
         workload: Workload::Lat,
         layer,
         transport,
+        link: Link::Host,
         pacing: Pacing::Spin,
         contents: Contents::Loaned,
         sizes,
@@ -80,7 +82,7 @@ const ROWS: &[Row] = &[
     Row { goal: 1.10, floor: Some(1.25), ..lat(Cl, Udp, DATAGRAMS, Against(Peer::Udp)) },
     Row { pacing: Pacing::Park, goal: 1.05, floor: Some(1.2), ..lat(Cl, Udp, DATAGRAMS, Against(Peer::Udp)) },
     Row { goal: 20.0, floor: Some(8.0), ..rate(Cl, Udp, &[64], Against(Peer::Udp)) },
-    Row { goal: 0.65, floor: Some(0.85), ..lat(Cl, Xdp, &[64, 1 << 10], Ours(Cl, Udp)) },
+    Row { link: Link::Veth, goal: 0.65, floor: Some(0.85), ..lat(Cl, Xdp, &[64, 1 << 10], Ours(Cl, Udp)) },
     Row { goal: 0.70, floor: Some(0.9), ..lat(Rcl, Udp, DATAGRAMS, Against(Ucx)) },
     Row { goal: 0.80, floor: Some(0.9), ..lat(Rcl, Udp, DATAGRAMS, Against(Libfabric)) },
     Row { goal: 0.45, ..lat(Rcl, Udp, KIB64, Against(Ucx)) },
@@ -95,8 +97,8 @@ const ROWS: &[Row] = &[
 impl Row {
     fn case(&self, size: usize, effort: Effort) -> Case {
         let window = if self.window == 0 { default_window(size) } else { self.window };
-        let Row { workload, layer, transport, pacing, contents, .. } = *self;
-        Case { workload, layer, transport, size, window, pacing, contents, senders: 1, effort }
+        let Row { workload, layer, transport, link, pacing, contents, .. } = *self;
+        Case { workload, layer, transport, link, size, window, pacing, contents, senders: 1, effort }
     }
 
     fn rival(&self, case: Case) -> Subject {

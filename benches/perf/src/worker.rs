@@ -1,18 +1,20 @@
 //! A worker: the process that runs one end of one workload.
 
-use crate::case::{Layer, Pacing, Transport, Workload};
-use crate::control::{Channel, FromWorker, Side, Task, ToWorker};
-use crate::drive::{Bell, Parked, spin};
-use crate::party::Party;
+use crate::case::{Case, Layer, Pacing, Workload};
+use crate::control::{Channel, FromWorker, Outcome, Side, Task, ToWorker};
+use crate::drive::{park, spin};
+use crate::party::{Party, is_met, via};
 use crate::role::{Echo, Pinger, Role, Sink, Source};
 use crate::stats::Figures;
-use cl::{Endpoint, EndpointConfig, TransportChoice};
 use cl_base::PeerId;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+/// How long the two sides take to share memory, at most.
+const MEETING_MAX: Duration = Duration::from_secs(5);
 /// The passive side.
 const PASSIVE: PeerId = PeerId::new(1, 0);
 /// The first of the active side; the others' principals follow.
@@ -42,7 +44,7 @@ fn serve(reader: impl Read + Send + 'static, writer: impl Write + Send + 'static
     // A thread of its own, which takes its pinning with it when it ends.
     let worked = std::thread::spawn(move || {
         let answer = match work(&task, &mut channel) {
-            Ok(figures) => FromWorker::Done(Box::new(figures)),
+            Ok(outcome) => FromWorker::Done(Box::new(outcome)),
             Err(why) => FromWorker::Failed(why),
         };
         channel.say(&answer);
@@ -51,7 +53,7 @@ fn serve(reader: impl Read + Send + 'static, writer: impl Write + Send + 'static
     let _ = worked.join();
 }
 
-fn work(task: &Task, channel: &mut Channel<ToWorker>) -> Result<Figures, String> {
+fn work(task: &Task, channel: &mut Channel<ToWorker>) -> Result<Outcome, String> {
     if task.version != crate::VERSION {
         return Err(format!("this is version {}, the other side's is {}", crate::VERSION, task.version));
     }
@@ -60,73 +62,71 @@ fn work(task: &Task, channel: &mut Channel<ToWorker>) -> Result<Figures, String>
     {
         return Err(format!("the thread could not be pinned to processor {id}"));
     }
-    match (task.case.layer, task.case.pacing) {
-        (Layer::Cl, Pacing::Spin) => spin_cl(task, channel),
-        (Layer::Cl, Pacing::Park) => park_cl(task, channel),
-        (Layer::Rcl, _) => Err("rcl cannot be measured yet: it does not take message buffers".to_owned()),
+    match task.case.layer {
+        Layer::Cl => with::<cl::Endpoint>(task, channel),
+        Layer::Rcl => with::<rcl::Endpoint>(task, channel),
     }
 }
 
-fn spin_cl(task: &Task, channel: &mut Channel<ToWorker>) -> Result<Figures, String> {
-    let endpoints = ids(task)
-        .map(|me| Endpoint::open(cl_config(task, me)?).map_err(|error| error.to_string()))
-        .collect::<Result<Vec<_>, String>>()?;
-    let addrs = endpoints.iter().map(Endpoint::local_addr).collect();
-    let others = begin(channel, addrs, &endpoints[0])?;
+/// Opens the parties, has them introduced, and runs this side's roles with them.
+fn with<P: Party>(task: &Task, channel: &mut Channel<ToWorker>) -> Result<Outcome, String> {
+    let case = &task.case;
+    let mut parties =
+        ids(task.side, case).map(|me| P::open(case, me, task.bind)).collect::<Result<Vec<P>, String>>()?;
+    channel.say(&FromWorker::Ready(parties.iter().map(Party::addr).collect()));
+    let Ok(ToWorker::Begin(addrs)) = channel.hear(None) else {
+        return Err("told to stop before it began".to_owned());
+    };
+    for party in &mut parties {
+        meet(party, task, &addrs)?;
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     channel.watch(move || flag.store(true, Ordering::Relaxed));
-    let players = endpoints.into_iter().enumerate().map(|(i, mut endpoint)| {
-        introduce(&mut endpoint, task.side, &others);
-        (i, endpoint)
-    });
-    run(task, players, &stop)
-}
-
-fn park_cl(task: &Task, channel: &mut Channel<ToWorker>) -> Result<Figures, String> {
-    if task.case.senders > 1 {
-        return Err(
-            "several senders share a thread, which can sleep on one endpoint only: leave --park out".into()
-        );
-    }
-    let me = ids(task).next().expect("one party at least");
-    let mut parked = Parked::open(cl_config(task, me)?).map_err(|error| error.to_string())?;
-    let addr = parked.endpoint().local_addr();
-    let others = begin(channel, vec![addr], parked.endpoint())?;
-    introduce(parked.endpoint(), task.side, &others);
-    let bell: Bell = parked.bell();
-    channel.watch(move || bell.ring());
-    let case = &task.case;
     match (task.side, case.workload) {
-        (Side::Active, Workload::Lat) => parked.run(Pinger::new(case, PASSIVE)).map(|r| r.figures()),
-        (Side::Active, _) => parked.run(Source::new(case, PASSIVE)).map(|r| r.figures()),
-        (Side::Passive, Workload::Lat) => parked.run(Echo::new(case)).map(|r| r.figures()),
-        (Side::Passive, _) => parked.run(Sink::new(case, ACTIVE)).map(|r| r.figures()),
+        (Side::Active, Workload::Lat) => play(task, parties, || Pinger::new(case, PASSIVE), &stop),
+        (Side::Active, _) => play(task, parties, || Source::new(case, PASSIVE), &stop),
+        (Side::Passive, Workload::Lat) => play(task, parties, || Echo::new(case), &stop),
+        (Side::Passive, _) => play(task, parties, || Sink::new(case, ACTIVE), &stop),
     }
 }
 
-/// Runs the roles of this side spinning, the `i`th with the `i`th party.
-fn run<P: Party>(
+fn play<P: Party, R: Role>(
     task: &Task,
-    parties: impl Iterator<Item = (usize, P)>,
+    parties: Vec<P>,
+    role: impl Fn() -> R,
     stop: &AtomicBool,
-) -> Result<Figures, String> {
-    fn all<P: Party, R: Role>(
-        players: impl Iterator<Item = (P, R)>,
-        stop: &AtomicBool,
-    ) -> Result<Figures, String> {
-        let mut players: Vec<(P, R)> = players.collect();
-        spin(&mut players, stop)?;
-        let figures: Vec<Figures> = players.iter().map(|(_, role)| role.figures()).collect();
-        Ok(together(&figures))
+) -> Result<Outcome, String> {
+    let mut players: Vec<(P, R)> = parties.into_iter().map(|party| (party, role())).collect();
+    match (task.case.pacing, &mut players[..]) {
+        (Pacing::Spin, players) => spin(players, stop)?,
+        (Pacing::Park, [player]) => park(player, stop)?,
+        (Pacing::Park, _) => {
+            return Err("several senders on one thread cannot sleep: leave --park out".to_owned());
+        }
     }
-    let case = &task.case;
-    match (task.side, case.workload) {
-        (Side::Active, Workload::Lat) => all(parties.map(|(_, p)| (p, Pinger::new(case, PASSIVE))), stop),
-        (Side::Active, _) => all(parties.map(|(_, p)| (p, Source::new(case, PASSIVE))), stop),
-        (Side::Passive, Workload::Lat) => all(parties.map(|(_, p)| (p, Echo::new(case))), stop),
-        (Side::Passive, _) => all(parties.map(|(_, p)| (p, Sink::new(case, ACTIVE))), stop),
+    let figures: Vec<Figures> = players.iter().map(|(_, role)| role.figures()).collect();
+    let other = ids(task.side.other(), &task.case).next().expect("one at least");
+    Ok(Outcome { figures: together(&figures), via: via(&players[0].0, &task.case, other)? })
+}
+
+/// Tells the party where the other side's are; the active side waits until they can be reached as they should.
+fn meet<P: Party>(party: &mut P, task: &Task, others: &[SocketAddr]) -> Result<(), String> {
+    let calling = task.side == Side::Active;
+    let peers: Vec<PeerId> = ids(task.side.other(), &task.case).collect();
+    for (peer, addr) in peers.iter().zip(others) {
+        party.meet(*peer, *addr, calling);
     }
+    let deadline = Instant::now() + MEETING_MAX;
+    while calling && !peers.iter().all(|peer| is_met(party, &task.case, *peer)) {
+        if party.poll()?.is_some() {
+            return Err("a message came before any was sent".to_owned());
+        }
+        if Instant::now() > deadline {
+            return Err(via(party, &task.case, peers[0]).unwrap_or_else(|why| why));
+        }
+    }
+    Ok(())
 }
 
 /// The figures of all senders as one: rates add up, losses are averaged, and how fair it was.
@@ -148,48 +148,13 @@ fn together(all: &[Figures]) -> Figures {
     }
 }
 
-/// The parties of this side.
-fn ids(task: &Task) -> impl Iterator<Item = PeerId> + use<> {
-    let (first, count) = match task.side {
-        Side::Active => (ACTIVE, task.case.senders),
+/// The parties of a side.
+fn ids(side: Side, case: &Case) -> impl Iterator<Item = PeerId> + use<> {
+    let (first, count) = match side {
+        Side::Active => (ACTIVE, case.senders),
         Side::Passive => (PASSIVE, 1),
     };
     (0..count).map(move |i| PeerId::new(first.principal.0 + i, first.instance))
-}
-
-fn cl_config(task: &Task, me: PeerId) -> Result<EndpointConfig, String> {
-    let transport = match task.case.transport {
-        Transport::Udp => TransportChoice::Auto,
-        Transport::Mio => TransportChoice::Mio,
-        Transport::Uring => TransportChoice::Uring,
-        other => return Err(format!("cl has no transport {other} yet")),
-    };
-    Ok(EndpointConfig { transport, ..EndpointConfig::new(me, SocketAddr::new(task.bind, 0)) })
-}
-
-/// Says that all is ready, and waits for the other side's addresses.
-fn begin(
-    channel: &mut Channel<ToWorker>,
-    addrs: Vec<SocketAddr>,
-    endpoint: &Endpoint,
-) -> Result<Vec<SocketAddr>, String> {
-    let transport = format!("{} ({})", endpoint.transport(), endpoint.transport_reason());
-    channel.say(&FromWorker::Ready { addrs, transport });
-    match channel.hear(None) {
-        Ok(ToWorker::Begin(addrs)) => Ok(addrs),
-        _ => Err("told to stop before it began".to_owned()),
-    }
-}
-
-/// Tells the endpoint where the other side's parties are.
-fn introduce(endpoint: &mut Endpoint, side: Side, others: &[SocketAddr]) {
-    let first = match side {
-        Side::Active => PASSIVE,
-        Side::Passive => ACTIVE,
-    };
-    for (i, addr) in others.iter().enumerate() {
-        endpoint.resolve(PeerId::new(first.principal.0 + i as u32, first.instance), *addr);
-    }
 }
 
 #[cfg(test)]

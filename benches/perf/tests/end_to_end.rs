@@ -1,6 +1,6 @@
 //! Every workload for a moment, with real processes.
 
-use ghidrah_perf::case::{Contents, Effort, Layer, Pacing, Transport, Workload, default_window};
+use ghidrah_perf::case::{Contents, Effort, Layer, Link, Pacing, Transport, Workload, default_window};
 use ghidrah_perf::peers::{Peer, PeerError, Peers};
 use ghidrah_perf::plan::{Metric, Plan, Subject};
 use ghidrah_perf::run::{Launcher, Place};
@@ -14,6 +14,7 @@ fn case(workload: Workload, size: usize) -> Case {
         workload,
         layer: Layer::Cl,
         transport: Transport::Mio,
+        link: Link::Host,
         size,
         window: default_window(size),
         pacing: Pacing::Spin,
@@ -38,8 +39,8 @@ fn measure(cases: &[Case], place: &Place) -> serde_json::Value {
     }
     let mut shown = 0;
     let report = plan.measure("a test", place, &no_peers(), |_| shown += 1);
-    assert_eq!(shown, 2 * cases.len(), "progress is told of every run");
     assert_eq!(report.errors(), Vec::<String>::new());
+    assert_eq!(shown, 2 * cases.len(), "progress is told of every run");
     assert!(report.text().contains("median of 2"), "{}", report.text());
     assert_eq!(report.csv().lines().count(), 1 + 2 * cases.len());
     assert!(report.svg().expect("figures above zero").ends_with("</svg>\n"));
@@ -74,6 +75,47 @@ fn latency_of_every_kind() {
     assert_eq!(json["results"][2]["case"]["size"], 100_000);
     assert!(json["results"][0]["via"].as_str().unwrap().contains("mio"));
     assert!(json["clock_cost_ns"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn every_layer_and_transport() {
+    let mut cases = Vec::new();
+    for layer in [Layer::Cl, Layer::Rcl] {
+        for transport in [Transport::Udp, Transport::Mio, Transport::Shm] {
+            if (layer, transport) == (Layer::Rcl, Transport::Shm) {
+                continue; // below
+            }
+            cases.push(Case { layer, transport, ..case(Workload::Lat, 64) });
+            cases.push(Case { layer, transport, ..case(Workload::Rate, 64) });
+            cases.push(Case { layer, transport, contents: Contents::Copied, ..case(Workload::Bw, 64 << 10) });
+        }
+    }
+    let json = measure(&cases, &place());
+    for (i, case) in cases.iter().enumerate() {
+        let name = if case.workload == Workload::Lat { "p50_ns" } else { "rate" };
+        assert!(figure(&json, i, name) > 0.0);
+        let via = json["results"][i]["via"].as_str().expect("it says");
+        assert_eq!(via.starts_with("shared memory"), case.transport == Transport::Shm, "{case:?}: {via}");
+    }
+}
+
+#[test]
+fn shared_memory_is_claimed_only_where_it_carries_the_messages() {
+    let case = Case { layer: Layer::Rcl, transport: Transport::Shm, ..case(Workload::Rate, 64) };
+    match ghidrah_perf::run::measure(&case, &place()) {
+        Ok(outcome) => assert!(outcome.via.starts_with("shared memory"), "{}", outcome.via),
+        Err(why) => assert!(why.contains("did not go through shared memory"), "{why}"),
+    }
+}
+
+/// Needs root and iproute2.
+#[test]
+fn between_namespaces() {
+    let veth = Case { link: Link::Veth, ..case(Workload::Lat, 64) };
+    let xdp = Case { transport: Transport::Xdp, ..veth };
+    let json = measure(&[veth, xdp, Case { workload: Workload::Rate, ..xdp }], &place());
+    assert!(figure(&json, 0, "p50_ns") > 0.0 && figure(&json, 1, "p50_ns") > 0.0);
+    assert!(json["results"][1]["via"].as_str().unwrap().starts_with("xdp"), "{}", json["results"][1]["via"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{Failure, Outcome};
 use clap::Args;
-use ghidrah_perf::case::{self, Contents, Effort, Layer, Pacing, Transport, Workload};
+use ghidrah_perf::case::{self, Contents, Effort, Layer, Link, Pacing, Transport, Workload};
 use ghidrah_perf::peers::{Peer, Peers};
 use ghidrah_perf::plan::{Metric, Plan, Progress, Subject};
 use ghidrah_perf::report::Report;
@@ -36,6 +36,8 @@ Examples:
   ghidrah perf rate --size 64 --window 64 --time 2      two seconds each
   ghidrah perf bw --size 64K,1M --transport mio --json
   ghidrah perf incast --senders 16
+  ghidrah perf lat --layer rcl --transport shm          reliable messages through shared memory
+  ghidrah perf lat --transport xdp                      AF_XDP, between two network namespaces (root)
   ghidrah perf lat --csv lat.csv --svg lat.svg
   ghidrah perf --listen 10.0.0.2:7000                   on one host,
   ghidrah perf lat --connect 10.0.0.2:7000              and on another
@@ -58,6 +60,10 @@ pub struct PerfArgs {
     /// What carries the messages: udp, mio, uring, shm, xdp.
     #[arg(long, default_value = "udp")]
     transport: Transport,
+    /// Between two network namespaces joined by a pair of virtual Ethernet devices; needs root. With
+    /// --transport xdp that is so anyway, unless there is --connect.
+    #[arg(long, conflicts_with_all = ["connect", "against"])]
+    veth: bool,
     /// Message sizes in bytes: lists, K and M, ranges that double (8-64K).
     #[arg(long, value_name = "SIZES")]
     size: Option<String>,
@@ -203,12 +209,14 @@ fn plan(args: &PerfArgs, peers: &Peers) -> Result<Plan, Failure> {
         Workload::Incast => "1K",
     };
     let sizes = sizes::parse(args.size.as_deref().unwrap_or(default_sizes)).map_err(|e| e.to_string())?;
+    let veth = args.veth || (args.transport == Transport::Xdp && args.connect.is_none());
     let mut plan = Plan::new(rounds);
     for size in sizes {
         let case = Case {
             workload,
             layer: args.layer,
             transport: args.transport,
+            link: if veth { Link::Veth } else { Link::Host },
             size,
             window: args.window.unwrap_or_else(|| case::default_window(size)),
             pacing: if args.park { Pacing::Park } else { Pacing::Spin },

@@ -5,7 +5,7 @@ mod built;
 mod process;
 mod ucx;
 
-use crate::case::{Case, Contents, Effort, Pacing, Transport, Workload, names};
+use crate::case::{Case, Contents, Effort, Link, Pacing, Transport, Workload, names};
 use crate::stats::Figures;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -93,15 +93,20 @@ impl Peer {
     /// [`PeerError::Incomparable`].
     fn comparable(self, case: &Case) -> Result<(), PeerError> {
         let fits = case.workload != Workload::Incast
+            && case.link == Link::Host
+            && case.transport != Transport::Xdp
             && match self {
-                Peer::Ucx | Peer::Libfabric | Peer::Zeromq => case.transport != Transport::Xdp,
-                Peer::Udp => medium(case) == Medium::Network && case.transport != Transport::Xdp,
+                Peer::Ucx | Peer::Libfabric | Peer::Zeromq => true,
+                Peer::Udp => medium(case) == Medium::Network,
                 Peer::Iceoryx2 => medium(case) == Medium::Memory && case.workload == Workload::Lat,
             };
         if fits {
             return Ok(());
         }
-        let what = format!("{} over {}", case.workload, case.transport);
+        let what = match case.link {
+            Link::Host => format!("{} over {}", case.workload, case.transport),
+            Link::Veth => format!("{} over a veth pair", case.workload),
+        };
         Err(PeerError::Incomparable { peer: self, what })
     }
 }

@@ -8,15 +8,18 @@ impl Report {
     /// A line for every run: who, the case, the round (from 1), the figures. Numbers are plain, times in
     /// nanoseconds, rates per second; what is not known is empty.
     pub fn csv(&self) -> String {
-        let mut text =
-            format!("who,workload,size,window,pacing,contents,senders,round,{}\n", Figures::NAMES.join(","));
+        let mut text = format!(
+            "who,link,workload,size,window,pacing,contents,senders,round,{}\n",
+            Figures::NAMES.join(",")
+        );
         for result in &self.results {
             let case = &result.case;
             for (round, figures) in result.runs.iter().enumerate() {
                 let _ = write!(
                     text,
-                    "{},{},{},{},{},{},{},{}",
+                    "{},{},{},{},{},{},{},{},{}",
                     result.who,
+                    case.link,
                     case.workload,
                     case.size,
                     case.window,

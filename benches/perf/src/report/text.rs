@@ -1,7 +1,7 @@
 //! For people.
 
 use super::{Report, Results};
-use crate::case::{Case, Contents, Pacing, Workload};
+use crate::case::{Case, Contents, Link, Pacing, Workload};
 use crate::sizes;
 use std::fmt::Write;
 
@@ -89,9 +89,12 @@ fn workload_name(workload: Workload) -> &'static str {
 
 /// Who, and what is particular about the case.
 pub(super) fn name(result: &Results) -> String {
-    let Case { pacing, contents, window, senders, workload, .. } = result.case;
+    let Case { pacing, contents, window, senders, workload, link, .. } = result.case;
     let mut name = result.who.clone();
     if result.ours {
+        if link == Link::Veth {
+            name += ", veth";
+        }
         if pacing == Pacing::Park {
             name += ", parked";
         }

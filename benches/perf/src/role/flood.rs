@@ -121,7 +121,7 @@ impl Source {
                     None => break,
                 },
             };
-            match party.send(self.to, buf) {
+            match party.queue(self.to, buf) {
                 Ok(()) => self.sent += 1,
                 Err(Refused::Later(buf)) => {
                     self.held = Some(buf);
@@ -263,7 +263,6 @@ impl Sink {
         match party.send(to, buf) {
             Ok(()) => {
                 self.senders[index].uncredited = 0;
-                party.flush();
                 Ok(())
             }
             // The next message or tick tries again.

@@ -73,7 +73,6 @@ impl Pinger {
         match party.send(self.to, buf) {
             Ok(()) => {
                 self.held = false;
-                party.flush();
                 Ok(())
             }
             Err(Refused::Later(_)) => Ok(()),
@@ -197,7 +196,7 @@ impl Echo {
             return Ok(());
         };
         match party.send(to, buf) {
-            Ok(()) => party.flush(),
+            Ok(()) => {}
             Err(Refused::Later(_)) => self.held = Some((to, number)),
             Err(Refused::Never(why)) => return Err(why),
         }
