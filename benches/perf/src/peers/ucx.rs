@@ -82,7 +82,7 @@ fn parse(text: &str, size: usize) -> Option<Figures> {
     let mut lines = text.lines().skip_while(|l| !l.starts_with("iterations,"));
     let heading = lines.next()?.split(',');
     // With several lines the last is that of the whole run.
-    let values = lines.filter(|l| l.starts_with(|c: char| c.is_ascii_digit())).last()?.split(',');
+    let values = lines.filter(|l| l.trim_start().starts_with(|c: char| c.is_ascii_digit())).last()?.split(',');
     let mut figures = Figures::default();
     for (name, value) in heading.zip(values) {
         let value: f64 = value.trim().parse().ok()?;
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn the_table_of_version_1_13() {
         let text = "iterations,50.0_percentile_lat,avg_lat,overall_lat,avg_bw,overall_bw,avg_mr,overall_mr\n\
-                    200000,0.030,0.064,0.065,957.40,957.40,15686091,15686090\n";
+                     200000,0.030,0.064,0.065,957.40,957.40,15686091,15686090\n";
         let figures = parse(text, 64).unwrap();
         assert_eq!((figures.p50_ns, figures.mean_ns), (Some(30.0), Some(65.0)));
         assert_eq!((figures.rate, figures.bandwidth), (Some(15_686_090.0), Some(15_686_090.0 * 64.0)));
