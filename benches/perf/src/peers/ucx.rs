@@ -82,7 +82,8 @@ fn parse(text: &str, size: usize) -> Option<Figures> {
     let mut lines = text.lines().skip_while(|l| !l.starts_with("iterations,"));
     let heading = lines.next()?.split(',');
     // With several lines the last is that of the whole run.
-    let values = lines.filter(|l| l.trim_start().starts_with(|c: char| c.is_ascii_digit())).last()?.split(',');
+    let values =
+        lines.filter(|l| l.trim_start().starts_with(|c: char| c.is_ascii_digit())).last()?.split(',');
     let mut figures = Figures::default();
     for (name, value) in heading.zip(values) {
         let value: f64 = value.trim().parse().ok()?;
