@@ -6,6 +6,7 @@ use cl::runtime::{Core, Policy, RuntimeConfig, Service, spawn};
 use cl::{Endpoint, EndpointConfig, OpenError, Received, SizeClass, TransportChoice, TransportKind, XdpMode};
 use cl_base::PeerId;
 use netns::{Namespaces, Side};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
@@ -134,6 +135,30 @@ fn bytes_that_are_no_message_cost_a_counter() {
             assert!(a.poll().is_none());
         }
     }
+}
+
+#[test]
+fn frames_that_lie_about_their_length_are_counted() {
+    let net = Namespaces::new(MTU);
+    let mut a = open(&net, Side::A, TransportChoice::Xdp);
+    let raw = net.within(Side::B, || Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP)).unwrap());
+    let to = SocketAddr::from((Side::A.ip(), 0));
+    let mut sent = 0;
+    let start = Instant::now();
+    while a.stats().drops.frame < 30 {
+        assert!(start.elapsed() < PATIENCE, "{sent} sent: {:?}", a.stats());
+        // The UDP header by hand: source and destination port, length, checksum.
+        for len in [0u16, 7, 8 + 33, u16::MAX] {
+            let mut datagram = Vec::from(9u16.to_be_bytes());
+            datagram.extend_from_slice(&a.local_addr().port().to_be_bytes());
+            datagram.extend_from_slice(&len.to_be_bytes());
+            datagram.extend_from_slice(&[0; 2 + 32]);
+            raw.send_to(&datagram, &to.into()).unwrap();
+            sent += 1;
+            assert!(a.poll().is_none());
+        }
+    }
+    assert_eq!(a.stats().datagrams_received, 0);
 }
 
 #[test]

@@ -62,6 +62,8 @@ pub struct Drops {
     pub preamble: u64,
     /// Questions and answers about addresses that make no sense or were not asked for (libfabric).
     pub control: u64,
+    /// Frames whose headers contradict themselves, or whose sender cannot be one (AF_XDP).
+    pub frame: u64,
 }
 
 impl Drops {
@@ -83,6 +85,7 @@ impl Drops {
             unreachable,
             preamble,
             control,
+            frame,
         } = *self;
         [
             truncated,
@@ -100,6 +103,7 @@ impl Drops {
             unreachable,
             preamble,
             control,
+            frame,
         ]
         .iter()
         .sum()

@@ -20,6 +20,7 @@ mod xsk;
 
 use super::mio::recv_directly;
 use super::{Recv, Transport, TransportKind, UdpSocket};
+use crate::endpoint::Stats;
 use crate::endpoint::config::{EndpointConfig, OpenError, XdpMode};
 use crate::pool::{Buf, Pool};
 use ::mio::unix::SourceFd;
@@ -63,6 +64,8 @@ pub(super) struct Xdp {
     until_look: u32,
     /// The last call of `recv` did, and found nothing.
     looked: bool,
+    /// Frames that were refused.
+    malformed: u64,
 }
 
 /// The MTU of an endpoint at `bind` that does not choose one.
@@ -190,6 +193,7 @@ impl Xdp {
             next: None,
             until_look: 0,
             looked: false,
+            malformed: 0,
         })
     }
 
@@ -279,7 +283,11 @@ impl Transport for Xdp {
                     buf.advance(datagram.start);
                     Recv::Datagram(from.into(), buf)
                 }
-                None => Recv::Failed,
+                None => {
+                    self.malformed += 1;
+                    // One at a time, so that a flood of them does not keep us here.
+                    Recv::Empty
+                }
             };
         }
         // While there is nothing to do.
@@ -303,6 +311,10 @@ impl Transport for Xdp {
             self.until_look = 0;
         }
         self.looked && !self.xsk.has_frames() && !self.xsk.has_unsent()
+    }
+
+    fn count(&self, stats: &mut Stats) {
+        stats.drops.frame += self.malformed;
     }
 
     #[cfg(test)]
