@@ -191,3 +191,108 @@ pub(crate) fn unblock_signals_in(command: &mut std::process::Command) -> &mut st
     // SAFETY: between fork and exec the closure calls only async-signal-safe functions and allocates nothing.
     unsafe { command.pre_exec(unblock) }
 }
+
+/// The most datagrams that the kernel cuts out of one call (UDP_MAX_SEGMENTS of older kernels).
+pub(crate) const SEGMENTS_MAX: usize = 64;
+/// The most bytes that it cuts: an IPv4 packet less its headers.
+pub(crate) const SEGMENTED_LEN_MAX: usize = 65_507;
+
+/// Control data of one message of two bytes, aligned as the kernel wants it.
+#[repr(C, align(8))]
+struct Control([u8; 64]);
+
+fn message(
+    name: Option<&socket2::SockAddr>,
+    iov: *mut libc::iovec,
+    iov_len: usize,
+    control: &mut Control,
+) -> libc::msghdr {
+    // SAFETY: a message header of zeroes is valid: no name, no vectors, no control data.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    if let Some(name) = name {
+        message.msg_name = name.as_ptr().cast_mut().cast();
+        message.msg_namelen = name.len();
+    }
+    message.msg_iov = iov;
+    message.msg_iovlen = iov_len;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = control.0.len();
+    message
+}
+
+/// Sends the bytes of `parts` as datagrams of `segment` bytes each, the last one shorter, in one call (UDP
+/// generic segmentation offload, Linux 4.18).
+pub(crate) fn send_segments(
+    fd: RawFd,
+    to: &socket2::SockAddr,
+    parts: &[io::IoSlice<'_>],
+    segment: u16,
+) -> io::Result<()> {
+    let mut control = Control([0; 64]);
+    // The kernel does not write through these, and an `IoSlice` is an `iovec`.
+    let iov = parts.as_ptr().cast_mut().cast::<libc::iovec>();
+    let mut message = message(Some(to), iov, parts.len(), &mut control);
+    // SAFETY: the control space holds a header and two bytes (checked by CMSG_SPACE being at most 64); the
+    // pointers that CMSG_* compute lie within it.
+    unsafe {
+        let space = libc::CMSG_SPACE(size_of::<u16>() as u32) as usize;
+        assert!(space <= control.0.len());
+        message.msg_controllen = space;
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_UDP;
+        (*header).cmsg_type = libc::UDP_SEGMENT;
+        (*header).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as usize;
+        libc::CMSG_DATA(header).cast::<u16>().write_unaligned(segment);
+    }
+    // SAFETY: name, vectors and control data are valid for the duration of the call, and only read.
+    let sent = unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Asks the kernel to join datagrams of equal length from one sender before it hands them over (UDP generic
+/// receive offload, Linux 5.0).
+pub(crate) fn join_datagrams(fd: RawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let size = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: `on` is a C int, as the option wants, and outlives the call.
+    check(unsafe { libc::setsockopt(fd, libc::SOL_UDP, libc::UDP_GRO, (&raw const on).cast(), size) })?;
+    Ok(())
+}
+
+/// Receives a datagram, or several joined by [`join_datagrams`]: how many bytes, from whom, and the length of
+/// each datagram but the last, if there are several.
+pub(crate) fn receive_joined(
+    fd: RawFd,
+    into: &mut [u8],
+) -> io::Result<(usize, std::net::SocketAddr, Option<usize>)> {
+    let mut control = Control([0; 64]);
+    let mut iov = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    let mut header = message(None, &raw mut iov, 1, &mut control);
+    let mut name = socket2::SockAddrStorage::zeroed();
+    header.msg_namelen = name.size_of();
+    // SAFETY: the storage is as large as is said, and any bytes are an address to it.
+    header.msg_name = unsafe { std::ptr::from_mut(name.view_as::<libc::sockaddr_storage>()).cast() };
+    // SAFETY: name, vector and control data are valid for writing for the duration of the call.
+    let len = unsafe { libc::recvmsg(fd, &raw mut header, libc::MSG_DONTWAIT) };
+    if len < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let (len, name_len) = (len.unsigned_abs(), header.msg_namelen);
+    // SAFETY: the kernel has written an address of that length.
+    let from = unsafe { socket2::SockAddr::new(name, name_len) };
+    let from = from.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    let mut segment = None;
+    // SAFETY: the kernel has set the length of the control data, within which these pointers stay; the value
+    // of UDP_GRO is a C int.
+    unsafe {
+        let mut at = libc::CMSG_FIRSTHDR(&raw const header);
+        while !at.is_null() {
+            if ((*at).cmsg_level, (*at).cmsg_type) == (libc::SOL_UDP, libc::UDP_GRO) {
+                let value = libc::CMSG_DATA(at).cast::<libc::c_int>().read_unaligned();
+                segment = usize::try_from(value).ok();
+            }
+            at = libc::CMSG_NXTHDR(&raw const header, at);
+        }
+    }
+    Ok((len, from, segment.filter(|&segment| segment > 0 && segment < len)))
+}

@@ -141,7 +141,10 @@ pub(crate) fn open(
     let socket = UdpSocket::bind(config.bind, config.socket_buffer)
         .map_err(|error| OpenError::Socket { addr: config.bind, error })?;
     if choice == TransportChoice::Mio {
-        return Ok((Box::new(mio::Mio::new(socket, mtu)), "asked for".to_owned()));
+        return Ok((
+            Box::new(mio::Mio::new(socket, mtu, config.join_datagrams, pool)),
+            "asked for".to_owned(),
+        ));
     }
     if let TransportChoice::Ofi(provider) = choice {
         return open_ofi(socket, provider, mtu, pool);
@@ -159,7 +162,7 @@ pub(crate) fn open(
         Err((socket, error)) => {
             let reason = refusal(&error);
             tracing::warn!(%reason, "falling back to mio");
-            Ok((Box::new(mio::Mio::new(socket, mtu)), reason))
+            Ok((Box::new(mio::Mio::new(socket, mtu, config.join_datagrams, pool)), reason))
         }
     }
 }

@@ -161,6 +161,11 @@ pub struct EndpointConfig {
     pub pool: PoolConfig,
     /// Whether to share memory with peers on the same host.
     pub shared_memory: SharedMemory,
+    /// Over mio: the kernel may hand over datagrams of one sender joined (generic receive offload), which saves
+    /// most of the work where the MTU is Ethernet's. Every datagram is then received into a buffer of 64 KiB,
+    /// and copied out of it if it came with others. For a receiver of streams, such as `rcl`, that gives
+    /// buffers back at once.
+    pub join_datagrams: bool,
     /// Bytes the socket buffers for sending and for receiving, as far as the system allows.
     pub socket_buffer: usize,
     /// Faults to inject on purpose, if any; the environment variable [`FAULTS_VARIABLE`] overrides it.
@@ -182,6 +187,7 @@ impl EndpointConfig {
             mtu: None,
             pool: PoolConfig::default(),
             shared_memory: SharedMemory::Auto(SharedMemoryConfig::default()),
+            join_datagrams: false,
             socket_buffer: 4 << 20,
             faults: None,
             xdp_mode: XdpMode::Auto,

@@ -1,5 +1,6 @@
 use crate::sys;
 use socket2::{Domain, SockAddr, Socket, Type};
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
@@ -9,6 +10,8 @@ pub(crate) struct UdpSocket {
     socket: std::net::UdpSocket,
     local: SocketAddr,
     receive_buffer: usize,
+    /// The kernel cuts datagrams for us, as far as is known.
+    segments: Cell<bool>,
     /// So many sends are refused as if the network were busy.
     #[cfg(test)]
     refuse: std::sync::atomic::AtomicU32,
@@ -33,6 +36,7 @@ impl UdpSocket {
         Ok(UdpSocket {
             local: socket.local_addr()?,
             receive_buffer,
+            segments: Cell::new(true),
             socket,
             #[cfg(test)]
             refuse: 0.into(),
@@ -55,6 +59,41 @@ impl UdpSocket {
             return self.socket.send_to(whole, to).map(drop);
         }
         socket2::SockRef::from(&self.socket).send_to_vectored(parts, &SockAddr::from(to)).map(drop)
+    }
+
+    /// Sends some datagrams of a run (see [`Transport::send_run`](super::Transport::send_run)), in one call if
+    /// the kernel cuts them.
+    pub(crate) fn send_run(&self, to: SocketAddr, run: &[[IoSlice<'_>; 2]]) -> io::Result<usize> {
+        let segment = run[0][0].len() + run[0][1].len();
+        let count = run.len().min(sys::SEGMENTS_MAX).min(sys::SEGMENTED_LEN_MAX / segment.max(1));
+        if count < 2 || !self.segments.get() {
+            return self.send(to, &run[0]).map(|()| 1);
+        }
+        #[cfg(test)]
+        self.refuse_for_test()?;
+        let parts = run[..count].as_flattened();
+        match sys::send_segments(self.socket.as_raw_fd(), &SockAddr::from(to), parts, segment as u16) {
+            Ok(()) => Ok(count),
+            Err(error) if super::is_transient(&error) => Err(error),
+            Err(error) => {
+                // An old kernel, or datagrams that the device does not take whole.
+                tracing::info!(%error, "the kernel does not cut datagrams here");
+                self.segments.set(false);
+                self.send(to, &run[0]).map(|()| 1)
+            }
+        }
+    }
+
+    /// Asks the kernel to join datagrams. False if it does not.
+    pub(crate) fn join_datagrams(&self) -> bool {
+        sys::join_datagrams(self.socket.as_raw_fd())
+            .inspect_err(|error| tracing::info!(%error, "the kernel does not join datagrams here"))
+            .is_ok()
+    }
+
+    /// Receives one datagram or several joined ones: see [`sys::receive_joined`].
+    pub(crate) fn recv_joined(&self, into: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<usize>)> {
+        sys::receive_joined(self.socket.as_raw_fd(), into)
     }
 
     #[cfg(test)]

@@ -57,6 +57,10 @@ impl Transport for Uring {
         self.socket.send(to, parts)
     }
 
+    fn send_run(&mut self, to: SocketAddr, run: &[[IoSlice<'_>; 2]]) -> io::Result<usize> {
+        self.socket.send_run(to, run)
+    }
+
     fn recv(&mut self, pool: &Pool) -> Recv {
         if self.mode == Mode::Direct {
             return recv_directly(&self.socket, self.mtu, &mut self.next, pool);
