@@ -74,6 +74,9 @@ const TICK_MAX: Duration = Duration::from_millis(8);
 const STUCK_MAX: usize = SENDS / 2;
 /// If that fails, it is tried again after this.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
+/// An endpoint is tried so often if its name is taken: shm names them by the process id and a count, and finds
+/// the files of a process that was killed and had the same id. Each try has the next count.
+const OPEN_TRIES: usize = 8;
 /// For so long at most are datagrams sent on when the endpoint is dropped.
 const LINGER: Duration = Duration::from_millis(20);
 
@@ -530,7 +533,15 @@ fn open_fabric(
     let mut refused = Vec::new();
     for info in choice::candidates(library, provider, bind)? {
         let described = choice::describe(&info);
-        match Fabric::open(library, info, wanted, pool) {
+        let again = (1..OPEN_TRIES).map_while(|_| info.copy()).collect::<Vec<_>>();
+        let mut opened = Fabric::open(library, info, wanted, pool);
+        for info in again {
+            if !matches!(&opened, Err(failure) if failure.error == libc::EBUSY) {
+                break;
+            }
+            opened = Fabric::open(library, info, wanted, pool);
+        }
+        match opened {
             Ok(fabric) => {
                 let why = if provider.name().is_some() { "asked for" } else { "libfabric's first choice" };
                 let mut reason = format!("{why}: {described} by libfabric {}", library.version_text());

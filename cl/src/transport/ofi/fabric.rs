@@ -110,6 +110,14 @@ impl<T> Drop for Object<T> {
 /// The description of an endpoint to be.
 pub(super) struct InfoList(pub(super) NonNull<Info>, pub(super) &'static Library);
 
+impl InfoList {
+    /// A copy of the first description.
+    pub(super) fn copy(&self) -> Option<InfoList> {
+        // SAFETY: the description is whole; the copy is ours.
+        NonNull::new(unsafe { (self.1.dupinfo)(self.0.as_ptr()) }).map(|copy| InfoList(copy, self.1))
+    }
+}
+
 impl Drop for InfoList {
     fn drop(&mut self) {
         // SAFETY: it came from `fi_getinfo` or `fi_dupinfo` and is nobody else's.
