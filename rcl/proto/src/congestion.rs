@@ -22,7 +22,7 @@ const QUEUE_TARGET: Duration = Duration::from_micros(60);
 /// costs the processors tens of microseconds, are not taken for a queue by themselves.
 const QUEUE_SEGMENTS: u64 = 8;
 /// What a window of one segment may queue on top of that; one of n segments the √n-th part.
-const QUEUE_SCALED: Duration = Duration::from_micros(120);
+const QUEUE_SCALED: Duration = Duration::from_micros(240);
 /// The strongest decrease in one round, for delay, in thousandths.
 const DECREASE_MAX: u64 = 500;
 /// Of what is left after a round with much loss, in thousandths.
@@ -79,7 +79,7 @@ impl Congestion {
     }
 
     fn target(&self, base: Duration) -> Duration {
-        let scaled = QUEUE_SCALED / (self.window / UNIT).max(1).isqrt() as u32;
+        let scaled = QUEUE_SCALED * UNIT as u32 / (self.window * UNIT).isqrt() as u32;
         base + self.queue_target.max(base / 2) + scaled
     }
 

@@ -96,6 +96,9 @@ pub(crate) struct Connection<B> {
     probes: u32,
     probe_due: bool,
     welcome_due: bool,
+    /// When we have called, or answered, if that was once.
+    greeted_at: Option<Time>,
+    greetings: u32,
     /// An acknowledgement is to be sent now, or at `ack_at`.
     ack_due: bool,
     ack_at: Time,
@@ -153,6 +156,8 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
             probes: 0,
             probe_due: state == State::Calling,
             welcome_due: false,
+            greeted_at: None,
+            greetings: 0,
             ack_due: false,
             ack_at: Time::MAX,
             unacknowledged: 0,
@@ -205,6 +210,9 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
             // The other side may be waiting for a frame that proves us alive.
             self.ack_due |= self.state == State::Calling;
             self.state = State::Open;
+            if let Some(greeted_at) = self.greeted_at.filter(|_| self.greetings == 1) {
+                self.sender.sample(now, now.saturating_since(greeted_at));
+            }
         }
         self.heard(now);
         let bitmap = if header.kind == Kind::Ack { &frame[HEADER_LEN..] } else { &[] };
@@ -229,7 +237,7 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
                 self.ack_at = self.ack_at.min(now + ACK_DELAY);
             }
         }
-        self.end_if_done(now);
+        self.end_if_done();
     }
 
     /// A hello of the peer of this connection: again, or at the same time as ours.
@@ -256,9 +264,9 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
         self.probes = 0;
     }
 
-    fn end_if_done(&mut self, now: Time) {
+    fn end_if_done(&mut self) {
         if self.state == State::Open && self.receiver.is_finished() && self.sender.is_finished() {
-            self.state = State::Lingering(now + self.linger);
+            self.state = State::Lingering(self.heard_at + self.linger);
         }
     }
 
@@ -322,6 +330,7 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
                     // The peer has ended: so do we, after what we still have to say.
                     self.sender.finish();
                     self.ack_due = true;
+                    self.end_if_done();
                 }
                 read => return read,
             }
@@ -386,11 +395,15 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
             return None;
         }
         if std::mem::take(&mut self.welcome_due) {
+            self.greeted(now);
             self.write(now, head, 0, Kind::Welcome, None);
             return Some(None);
         }
         if std::mem::take(&mut self.probe_due) {
             let kind = if self.state == State::Calling { Kind::Hello } else { Kind::Ping };
+            if kind == Kind::Hello {
+                self.greeted(now);
+            }
             self.write(now, head, 0, kind, None);
             return Some(None);
         }
@@ -412,6 +425,11 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
             return Some(None);
         }
         None
+    }
+
+    fn greeted(&mut self, now: Time) {
+        self.greeted_at = Some(now);
+        self.greetings = self.greetings.saturating_add(1);
     }
 
     fn write_ack(&mut self, now: Time, head: &mut Head) {

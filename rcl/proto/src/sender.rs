@@ -591,6 +591,13 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
         self.congestion.lost(lost as u64);
     }
 
+    /// Notes a measurement of the round-trip time made before anything was sent: the network may be as empty
+    /// then as it never is again, and who does not know that takes the queues of others for the way.
+    pub(crate) fn sample(&mut self, now: Time, rtt: Duration) {
+        self.round_trip.sample(rtt);
+        self.congestion.sample(now, rtt);
+    }
+
     /// When [`Sender::on_deadline`] is to be called.
     pub(crate) fn deadline(&self) -> Time {
         self.reorder_at.min(self.timeout_at())

@@ -1,5 +1,6 @@
 //! Two parties and a bad network in virtual time: one seed, one run.
 
+#[allow(dead_code, reason = "each test uses its part")]
 mod world;
 
 use cl_base::{PeerId, Rng, Time};
