@@ -136,6 +136,27 @@ fn one_way() {
 }
 
 #[test]
+fn lost_messages_are_counted_and_the_run_goes_on() {
+    let lossy = Launcher {
+        program: "env".into(),
+        args: vec![
+            format!("{}=drop=5%,seed=7,side=out", cl::FAULTS_VARIABLE).into(),
+            env!("CARGO_BIN_EXE_ghidrah-perf-worker").into(),
+        ],
+    };
+    let few = Effort::Iterations(60);
+    let cases = [
+        Case { effort: few, ..case(Workload::Lat, 64) },
+        case(Workload::Rate, 64),
+        Case { layer: Layer::Rcl, ..case(Workload::Bw, 8 << 10) },
+    ];
+    let json = measure(&cases, &Place { launcher: lossy, ..place() });
+    assert!(figure(&json, 0, "loss") > 0.0 && figure(&json, 0, "p50_ns") > 0.0);
+    assert!((0.005..0.5).contains(&figure(&json, 1, "loss")), "{}", figure(&json, 1, "loss"));
+    assert_eq!(figure(&json, 2, "loss"), 0.0, "rcl loses nothing");
+}
+
+#[test]
 fn incast_tells_how_fair_it_was() {
     let json = measure(&[Case { senders: 5, ..case(Workload::Incast, 512) }], &place());
     let fairness = figure(&json, 0, "fairness");
