@@ -81,6 +81,7 @@ pub fn measure(case: &Case, place: &Place) -> Result<Outcome, String> {
     let outcome = active.done(Instant::now() + time_for(case.effort));
     passive.channel.say(&ToWorker::Stop);
     // The cause, if there is one, is on the side that failed; the other only waits for it in vain.
+    // The active side keeps its parties until it is dropped here, after the passive side has ended.
     match (outcome, passive.done(Instant::now() + PATIENCE)) {
         (Ok(outcome), Ok(_)) => Ok(outcome),
         (_, Err(why)) => Err(format!("receiving side: {why}")),

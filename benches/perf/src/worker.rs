@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+/// How often a worker that is done looks whether it may go.
+const STOP_LOOK: Duration = Duration::from_millis(1);
 /// How long the two sides take to share memory, at most.
 const MEETING_MAX: Duration = Duration::from_secs(5);
 /// The passive side.
@@ -43,17 +45,15 @@ fn serve(reader: impl Read + Send + 'static, writer: impl Write + Send + 'static
     let Ok(ToWorker::Prepare(task)) = channel.hear(None) else { return };
     // A thread of its own, which takes its pinning with it when it ends.
     let worked = std::thread::spawn(move || {
-        let answer = match work(&task, &mut channel) {
-            Ok(outcome) => FromWorker::Done(Box::new(outcome)),
-            Err(why) => FromWorker::Failed(why),
-        };
-        channel.say(&answer);
+        if let Err(why) = work(&task, &mut channel) {
+            channel.say(&FromWorker::Failed(why));
+        }
     });
     // Its panic has been printed, and the other side hears that the conversation has ended.
     let _ = worked.join();
 }
 
-fn work(task: &Task, channel: &mut Channel<ToWorker>) -> Result<Outcome, String> {
+fn work(task: &Task, channel: &mut Channel<ToWorker>) -> Result<(), String> {
     if task.version != crate::VERSION {
         return Err(format!("this is version {}, the other side's is {}", crate::VERSION, task.version));
     }
@@ -69,7 +69,7 @@ fn work(task: &Task, channel: &mut Channel<ToWorker>) -> Result<Outcome, String>
 }
 
 /// Opens the parties, has them introduced, and runs this side's roles with them.
-fn with<P: Party>(task: &Task, channel: &mut Channel<ToWorker>) -> Result<Outcome, String> {
+fn with<P: Party>(task: &Task, channel: &mut Channel<ToWorker>) -> Result<(), String> {
     let case = &task.case;
     let mut parties =
         ids(task.side, case).map(|me| P::open(case, me, task.bind)).collect::<Result<Vec<P>, String>>()?;
@@ -84,19 +84,22 @@ fn with<P: Party>(task: &Task, channel: &mut Channel<ToWorker>) -> Result<Outcom
     let flag = Arc::clone(&stop);
     channel.watch(move || flag.store(true, Ordering::Relaxed));
     match (task.side, case.workload) {
-        (Side::Active, Workload::Lat) => play(task, parties, || Pinger::new(case, PASSIVE), &stop),
-        (Side::Active, _) => play(task, parties, || Source::new(case, PASSIVE), &stop),
-        (Side::Passive, Workload::Lat) => play(task, parties, || Echo::new(case), &stop),
-        (Side::Passive, _) => play(task, parties, || Sink::new(case, ACTIVE), &stop),
+        (Side::Active, Workload::Lat) => play(task, channel, parties, || Pinger::new(case, PASSIVE), &stop),
+        (Side::Active, _) => play(task, channel, parties, || Source::new(case, PASSIVE), &stop),
+        (Side::Passive, Workload::Lat) => play(task, channel, parties, || Echo::new(case), &stop),
+        (Side::Passive, _) => play(task, channel, parties, || Sink::new(case, ACTIVE), &stop),
     }
 }
 
+/// Runs the roles, says what came of it, and keeps the parties until told to stop: to the other side, which
+/// may still be at work, one that goes is a peer that has died.
 fn play<P: Party, R: Role>(
     task: &Task,
+    channel: &mut Channel<ToWorker>,
     parties: Vec<P>,
     role: impl Fn() -> R,
     stop: &AtomicBool,
-) -> Result<Outcome, String> {
+) -> Result<(), String> {
     let mut players: Vec<(P, R)> = parties.into_iter().map(|party| (party, role())).collect();
     match (task.case.pacing, &mut players[..]) {
         (Pacing::Spin, players) => spin(players, stop)?,
@@ -107,7 +110,12 @@ fn play<P: Party, R: Role>(
     }
     let figures: Vec<Figures> = players.iter().map(|(_, role)| role.figures()).collect();
     let other = ids(task.side.other(), &task.case).next().expect("one at least");
-    Ok(Outcome { figures: together(&figures), via: via(&players[0].0, &task.case, other)? })
+    let outcome = Outcome { figures: together(&figures), via: via(&players[0].0, &task.case, other)? };
+    channel.say(&FromWorker::Done(Box::new(outcome)));
+    while !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(STOP_LOOK);
+    }
+    Ok(())
 }
 
 /// Tells the party where the other side's are; the active side waits until they can be reached as they should.
