@@ -58,6 +58,7 @@ mod pool;
 mod reassembly;
 mod region;
 mod shm;
+mod sync;
 mod sys;
 mod transport;
 

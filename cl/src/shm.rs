@@ -9,10 +9,10 @@
 //! The connection is the lifeline: the kernel closes it when a process ends in whatever way, and then what
 //! it had borrowed is taken back. Nothing of the shared memory has a name that could outlive its users.
 
+mod bell;
 mod channel;
 mod handshake;
 mod ring;
-mod sync;
 
 use crate::endpoint::{Refusal, SendError, Stats};
 use crate::pool::{Buf, Pool};
@@ -373,8 +373,7 @@ impl Shm {
         self.flush();
         self.asleep = true;
         self.live().for_each(|channel| channel.set_asleep(true));
-        // Pairs with the fence in `ring_bell`.
-        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        bell::settle();
         self.live().all(Channel::is_empty)
     }
 

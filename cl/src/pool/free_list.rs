@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// A lock-free stack of slot numbers. The head carries a tag that changes with every operation, so that
 /// a slot taken and given back meanwhile is noticed (the ABA problem).

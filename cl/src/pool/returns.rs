@@ -1,6 +1,6 @@
 use crate::region::{Region, Words};
+use crate::sync::{AtomicU32, Ordering};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Slots on their way back from a borrower to their lender: a stack in memory that both share. The
 /// borrower pushes, from any thread; the lender takes all at once, so nothing can come back in between

@@ -1,15 +1,16 @@
 //! One pair of processes that share memory: what each writes and the other reads.
 
+use super::bell;
 use super::handshake::{self, Heard, Offer};
 use super::ring::{Broken, Consumer, INLINE_MAX, Producer, Record};
 use crate::pool::{Buf, Foreign, Layout, Loans, Pool, Returns};
 use crate::region::{Region, Words};
+use crate::sync::AtomicU64;
 use cl_base::PeerId;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Buffers out on loan before those that came back are looked for at every loan: enough to be worth the
 /// look, which costs a cache line's transfer, and few, so that hot buffers are reused.
@@ -253,9 +254,7 @@ impl Channel {
     /// Wakes the other side if it sleeps. To be called after what it is to see has been sent.
     #[inline]
     pub(super) fn ring_bell(&self) {
-        // Pairs with the fence in `set_asleep`: either the reader sees the message, or we see it asleep.
-        fence(Ordering::SeqCst);
-        if self.out.asleep().load(Ordering::Relaxed) != 0 {
+        if bell::is_wanted(self.out.asleep()) {
             self.wake();
         }
     }
@@ -298,7 +297,7 @@ impl Channel {
     /// Tells the other side whether we sleep.
     pub(super) fn set_asleep(&self, asleep: bool) {
         if let Some(inbox) = &self.inbox {
-            inbox.way.asleep().store(asleep.into(), Ordering::Relaxed);
+            bell::set_asleep(inbox.way.asleep(), asleep);
         }
     }
 

@@ -9,8 +9,8 @@
 //! All words are atomics: whatever the process on the other side writes there, reading it is defined, and
 //! what was read is checked before it is believed.
 
-use super::sync::{AtomicU64, Ordering};
 use crate::pool::Loan;
+use crate::sync::{AtomicU64, Ordering};
 
 /// Bytes that are copied into the ring at most; longer messages are lent.
 pub(crate) const INLINE_MAX: usize = 1024;
