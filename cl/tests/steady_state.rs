@@ -1,0 +1,203 @@
+//! Once warm, nothing is allocated for a message, and nothing copied that need not be: shown by counters.
+
+// An allocator cannot be written without.
+#![allow(unsafe_code)]
+
+use cl::{Endpoint, EndpointConfig, Received, SharedMemory, SharedMemoryConfig, TransportChoice};
+use cl_base::PeerId;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+const ALICE: PeerId = PeerId::new(1, 0);
+const BOB: PeerId = PeerId::new(2, 0);
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Messages until pools, queues and caches have the size they keep.
+const WARM_UP: u32 = 5_000;
+const MESSAGES: u32 = 100_000;
+/// Queued before they are received, so that they are packed.
+const WINDOW: u32 = 32;
+
+/// The system's allocator, which counts what this thread asks of it.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    // A thread that ends has no counter any more, and nobody to read it.
+    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: every call is passed on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: passed on from our caller.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: passed on from our caller.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, len: usize) -> *mut u8 {
+        count();
+        // SAFETY: passed on from our caller.
+        unsafe { System.realloc(at, layout, len) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn pair(transport: TransportChoice, shared_memory: &SharedMemory) -> Option<(Endpoint, Endpoint)> {
+    let open = |me| {
+        let bind = SocketAddr::from(([127, 0, 0, 1], 0));
+        let shared_memory = shared_memory.clone();
+        Endpoint::open(EndpointConfig { transport, shared_memory, ..EndpointConfig::new(me, bind) })
+    };
+    let (mut a, b) = match (open(ALICE), open(BOB)) {
+        (Ok(a), Ok(b)) => (a, b),
+        (Err(error), _) | (_, Err(error)) if transport == TransportChoice::Uring => {
+            eprintln!("without io_uring: {error}");
+            return None;
+        }
+        (Err(error), _) | (_, Err(error)) => panic!("{error}"),
+    };
+    a.resolve(BOB, b.local_addr());
+    Some((a, b))
+}
+
+/// Two endpoints over each transport to be had here that share no memory: io_uring may be forbidden.
+fn network_pairs() -> impl Iterator<Item = (Endpoint, Endpoint)> {
+    let transports = [TransportChoice::Mio, TransportChoice::Uring];
+    transports.into_iter().filter_map(|transport| pair(transport, &SharedMemory::Never))
+}
+
+fn shared_pair(copy_max: usize) -> (Endpoint, Endpoint) {
+    let shared = SharedMemoryConfig { copy_max, ..SharedMemoryConfig::default() };
+    pair(TransportChoice::Mio, &SharedMemory::Auto(shared)).expect("mio is everywhere")
+}
+
+fn receive(endpoint: &mut Endpoint) -> Received {
+    let start = Instant::now();
+    loop {
+        if let Some(received) = endpoint.poll() {
+            return received;
+        }
+        assert!(start.elapsed() < LIMIT, "nothing arrives: {:?}", endpoint.stats());
+    }
+}
+
+fn message(endpoint: &Endpoint, len: usize, number: u32) -> cl::Buf {
+    let mut buf = endpoint.alloc(len).expect("buffers come back");
+    buf.resize(len);
+    let head = len.min(4);
+    buf[..head].copy_from_slice(&number.to_le_bytes()[..head]);
+    buf
+}
+
+fn check(received: &Received, len: usize, number: u32) {
+    let head = len.min(4);
+    assert_eq!((received.from, received.buf.len()), (ALICE, len));
+    assert_eq!(received.buf[..head], number.to_le_bytes()[..head]);
+}
+
+/// Sends messages of `len` bytes, one at a time.
+fn one_by_one(a: &mut Endpoint, b: &mut Endpoint, len: usize, count: u32) {
+    for number in 0..count {
+        a.send(BOB, message(a, len, number)).unwrap();
+        check(&receive(b), len, number);
+        // The sender takes back what it has lent, and hears what there is to hear.
+        assert!(a.poll().is_none());
+    }
+}
+
+/// Sends messages of `len` bytes, several at a time.
+fn in_windows(a: &mut Endpoint, b: &mut Endpoint, len: usize, count: u32) {
+    for window in 0..count / WINDOW {
+        let numbers = window * WINDOW..(window + 1) * WINDOW;
+        for number in numbers.clone() {
+            a.queue(BOB, message(a, len, number)).unwrap();
+        }
+        a.flush();
+        numbers.for_each(|number| check(&receive(b), len, number));
+        assert!(a.poll().is_none());
+    }
+}
+
+/// What `count` messages cost once warm: allocations, and copies on both sides.
+fn cost(
+    (a, b): (&mut Endpoint, &mut Endpoint),
+    len: usize,
+    count: u32,
+    pass: fn(&mut Endpoint, &mut Endpoint, usize, u32),
+) -> (u64, u64) {
+    pass(a, b, len, WARM_UP.min(count));
+    let copies = |a: &Endpoint, b: &Endpoint| a.stats().copies + b.stats().copies;
+    let (allocated, copied) = (ALLOCATIONS.get(), copies(a, b));
+    pass(a, b, len, count);
+    (ALLOCATIONS.get() - allocated, copies(a, b) - copied)
+}
+
+#[test]
+fn the_allocator_counts() {
+    let before = ALLOCATIONS.get();
+    drop(std::hint::black_box(vec![1u8; 100]));
+    assert_eq!(ALLOCATIONS.get() - before, 1);
+}
+
+#[test]
+fn a_message_lent_through_shared_memory_is_neither_copied_nor_allocated_for() {
+    for (copy_max, len) in [(0, 8), (0, 1000), (1024, 4096), (1024, 60_000)] {
+        let (mut a, mut b) = shared_pair(copy_max);
+        assert_eq!(cost((&mut a, &mut b), len, MESSAGES, one_by_one), (0, 0), "{len} bytes, one by one");
+        assert_eq!(cost((&mut a, &mut b), len, MESSAGES, in_windows), (0, 0), "{len} bytes, in windows");
+        assert_eq!(b.stats().shared_received, b.stats().messages_received);
+    }
+}
+
+#[test]
+fn a_message_copied_through_shared_memory_is_copied_in_and_out_and_not_allocated_for() {
+    for len in [0, 8, 64, 1024] {
+        let (mut a, mut b) = shared_pair(1024);
+        let copies = u64::from(MESSAGES) * 2;
+        assert_eq!(cost((&mut a, &mut b), len, MESSAGES, one_by_one), (0, copies), "{len} bytes, one by one");
+        assert_eq!(cost((&mut a, &mut b), len, MESSAGES, in_windows), (0, copies), "{len} bytes, in windows");
+        assert_eq!(b.stats().shared_received, b.stats().messages_received);
+    }
+}
+
+#[test]
+fn a_datagram_is_handed_over_in_the_buffer_it_was_received_into() {
+    for (mut a, mut b) in network_pairs() {
+        for len in [0, 8, 1400, a.unfragmented_len_max()] {
+            let cost = cost((&mut a, &mut b), len, MESSAGES, one_by_one);
+            assert_eq!(cost, (0, 0), "{len} bytes over {}", a.transport());
+        }
+        assert_eq!(b.stats().shared_received, 0);
+    }
+}
+
+#[test]
+fn packed_messages_are_copied_together_and_apart_and_not_allocated_for() {
+    for (mut a, mut b) in network_pairs() {
+        let (allocated, copied) = cost((&mut a, &mut b), 64, MESSAGES, in_windows);
+        assert_eq!((allocated, copied), (0, u64::from(MESSAGES) * 2), "over {}", a.transport());
+        assert!(a.stats().datagrams_sent < a.stats().messages_sent / 8, "{:?}", a.stats());
+    }
+}
+
+#[test]
+fn fragments_are_copied_once_and_not_allocated_for() {
+    for (mut a, mut b) in network_pairs() {
+        let (len, count) = (200_000, 1000);
+        let cost = cost((&mut a, &mut b), len, count, one_by_one);
+        assert_eq!(cost, (0, count.into()), "over {}", a.transport());
+    }
+}
