@@ -18,6 +18,8 @@ pub(crate) const PEER_BYTES_MAX: usize = 2 * crate::header::MESSAGE_LEN_MAX;
 pub(crate) const TOTAL_BYTES_MAX: usize = 64 << 20;
 /// Messages all senders may hold together; bounds the bookkeeping when they are short.
 pub(crate) const MESSAGES_MAX: usize = 4096;
+/// Bitmaps kept for messages to come: as many as a few senders have under way at once.
+const BITMAPS_MAX: usize = 16;
 /// After this long without a new fragment the rest of a message is not coming: far more than a
 /// datacentre round trip, short enough that the buffers of dead senders come back.
 pub(crate) const TIMEOUT: Duration = Duration::from_millis(500);
@@ -51,13 +53,15 @@ pub(crate) struct Reassembly {
     births: u64,
     evicted: u64,
     expired: u64,
+    /// Bitmaps of former messages, so that none is allocated for the next.
+    bitmaps: Vec<Vec<u64>>,
 }
 
 struct Partial {
     buf: Buf,
     geometry: Geometry,
     /// One bit for each fragment that has arrived.
-    arrived: Box<[u64]>,
+    arrived: Vec<u64>,
     missing: u16,
     born: u64,
     last_growth: Time,
@@ -101,7 +105,7 @@ impl Reassembly {
         if partial.missing > 0 {
             return Outcome::Incomplete;
         }
-        Outcome::Complete(self.remove(&key).buf)
+        Outcome::Complete(self.remove(&key))
     }
 
     /// Messages given up for others, and for want of fragments.
@@ -128,7 +132,9 @@ impl Reassembly {
 
     fn begin(&mut self, now: Time, key: (Sender, u32), geometry: Geometry, buf: Buf) {
         self.births += 1;
-        let arrived = vec![0; (geometry.count() as usize).div_ceil(64)].into();
+        let mut arrived = self.bitmaps.pop().unwrap_or_default();
+        arrived.clear();
+        arrived.resize((geometry.count() as usize).div_ceil(64), 0);
         let missing = geometry.count();
         let partial = Partial { buf, geometry, arrived, missing, born: self.births, last_growth: now };
         self.partial.insert(key, partial);
@@ -138,7 +144,7 @@ impl Reassembly {
         self.bytes += geometry.total();
     }
 
-    fn remove(&mut self, key: &(Sender, u32)) -> Partial {
+    fn remove(&mut self, key: &(Sender, u32)) -> Buf {
         let partial = self.partial.remove(key).expect("only messages held are removed");
         let bytes = partial.geometry.total();
         let held = self.held.get_mut(&key.0).expect("a sender with a message holds something");
@@ -148,7 +154,10 @@ impl Reassembly {
             self.held.remove(&key.0);
         }
         self.bytes -= bytes;
-        partial
+        if self.bitmaps.len() < BITMAPS_MAX {
+            self.bitmaps.push(partial.arrived);
+        }
+        partial.buf
     }
 
     /// Makes room for `len` bytes of `sender`.
