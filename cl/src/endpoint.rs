@@ -14,6 +14,7 @@ pub use peers::Path;
 pub use stats::{Drops, Stats};
 
 use crate::clock::Clock;
+use crate::counters::{Counters, Live};
 use crate::inject;
 use crate::pool::{Buf, Exhausted, Pool};
 use crate::shm::{ChannelEvent, ChannelId, Shm};
@@ -107,6 +108,8 @@ pub struct Endpoint {
     reason: Arc<str>,
     peers: Peers,
     stats: Stats,
+    /// Where others read the counters.
+    live: Option<Box<Live>>,
     shm: Option<Shm>,
     /// There are channels.
     sharing: bool,
@@ -162,6 +165,17 @@ impl Endpoint {
                 .inspect_err(|error| tracing::warn!(%error, "no memory will be shared with other processes"))
                 .ok(),
         };
+        let about = [
+            ("address", addr.to_string()),
+            ("transport", transport.kind().to_string()),
+            ("program", std::env::args().next().unwrap_or_default()),
+        ];
+        let live = match config.counters {
+            Counters::Never => None,
+            Counters::Auto => Live::open(me, &about, clock.now())
+                .inspect_err(|error| tracing::warn!(%error, "nobody else will see the counters"))
+                .ok(),
+        };
         Ok(Endpoint {
             me,
             clock,
@@ -170,6 +184,7 @@ impl Endpoint {
             reason: reason.into(),
             peers: Peers::default(),
             stats: Stats::default(),
+            live: live.map(Box::new),
             shm,
             sharing: false,
             rhythm: Rhythm::default(),
@@ -317,10 +332,11 @@ impl Endpoint {
             return self.send_shared(channel, to, None, buf);
         }
         let Some(addr) = self.peers.address_of(to) else {
-            return self.count_sent(Err(SendError { buf, reason: Refusal::Unresolved }));
+            return self.count_sent(to, 0, Err(SendError { buf, reason: Refusal::Unresolved }));
         };
+        let len = buf.len();
         let sent = self.network.queue(to, addr, buf, &mut self.stats);
-        self.count_sent(sent)
+        self.count_sent(to, len, sent)
     }
 
     /// Sends what waits: queued messages, and what the network did not take at once. [`Endpoint::poll`] does
@@ -386,6 +402,21 @@ impl Endpoint {
         stats
     }
 
+    /// The page from which others read the counters, for a layer above to add its own; `None` if there is
+    /// none.
+    pub fn counters(&mut self) -> Option<&mut Live> {
+        self.live.as_deref_mut()
+    }
+
+    /// The same, once after each time that this layer has shown its counters (at most every 50 ms): now the
+    /// layer above is to set its own. Costs next to nothing otherwise; to be called whenever there is nothing
+    /// else to do.
+    #[inline]
+    pub fn counters_due(&mut self) -> Option<&mut Live> {
+        let live = self.live.as_deref_mut()?;
+        if live.take_due() { Some(live) } else { None }
+    }
+
     /// Processes that memory is shared with, and buffers of ours that they have at present.
     pub fn shared(&self) -> (usize, usize) {
         self.shm.as_ref().map_or((0, 0), Shm::counts)
@@ -399,11 +430,8 @@ impl Endpoint {
         parts: &[IoSlice<'_>],
     ) -> Result<(), Refusal> {
         let sent = self.network.transmit_parts(to, addr, parts, &mut self.stats);
-        match sent {
-            Ok(()) => self.stats.messages_sent += 1,
-            Err(_) => self.stats.sends_refused += 1,
-        }
-        sent
+        let len = parts.iter().map(|part| part.len()).sum();
+        self.count_sent(to, len, sent)
     }
 
     /// See [`crate::for_rcl::channel`].
@@ -479,12 +507,29 @@ impl Endpoint {
         if self.network.ended == Ended::More || !self.network.transport.prepare_park(&self.pool) {
             return false;
         }
-        let Some(shm) = &mut self.shm else { return true };
-        let quiet = shm.prepare_park();
-        if !quiet {
+        if let Some(shm) = &mut self.shm
+            && !shm.prepare_park()
+        {
             shm.unpark();
+            return false;
         }
-        quiet
+        if self.live.is_some() {
+            self.publish(self.clock.now());
+        }
+        true
+    }
+
+    /// Shows others the counters as they are.
+    fn publish(&mut self, now: Time) {
+        let stats = self.stats();
+        let (shared, lent) = self.shared();
+        let backlog = self.network.backlog_len();
+        let Some(live) = &mut self.live else { return };
+        if let Some(shm) = &mut self.shm {
+            shm.take_traffic(|peer, traffic| live.add(peer, traffic));
+        }
+        let free = self.pool.available(self.network.mtu());
+        live.publish(now, &stats, [backlog, free, shared, lent].map(|level| level as u64));
     }
 
     /// When the endpoint wants to be polled though nothing arrives.
@@ -498,20 +543,25 @@ impl Endpoint {
     }
 
     #[inline]
-    fn count_sent(&mut self, sent: Result<(), SendError>) -> Result<(), SendError> {
-        match &sent {
-            Ok(()) => self.stats.messages_sent += 1,
-            Err(_) => self.stats.sends_refused += 1,
+    fn count_sent<E>(&mut self, to: PeerId, len: usize, sent: Result<(), E>) -> Result<(), E> {
+        if sent.is_err() {
+            self.stats.sends_refused += 1;
+            return sent;
+        }
+        self.stats.messages_sent += 1;
+        if let Some(live) = &mut self.live {
+            live.sent(to, len);
         }
         sent
     }
 
     fn send_by_network(&mut self, to: PeerId, addr: Option<SocketAddr>, buf: Buf) -> Result<(), SendError> {
+        let len = buf.len();
         let sent = match addr.or_else(|| self.peers.address_of(to)) {
             Some(addr) => self.network.send(to, addr, buf, &mut self.stats),
             None => Err(SendError { buf, reason: Refusal::Unresolved }),
         };
-        self.count_sent(sent)
+        self.count_sent(to, len, sent)
     }
 
     /// The channel to `to` (at `addr`, if given), if messages go that way.
@@ -555,12 +605,13 @@ impl Endpoint {
     }
 
     fn poll_network(&mut self) -> Option<Received> {
-        if self.shm.is_some() {
-            self.tend_if_due();
-        }
+        self.tend_if_due();
         let received = self.network.recv(&mut self.stats)?;
         self.stats.messages_received += 1;
         self.stats.bytes_received += received.buf.len() as u64;
+        if let Some(live) = &mut self.live {
+            live.received(received.from, received.buf.len());
+        }
         Some(received)
     }
 
@@ -595,17 +646,23 @@ impl Endpoint {
     }
 
     fn tend_if_due(&mut self) {
-        let Some(shm) = &mut self.shm else { return };
-        shm.unpark();
+        if let Some(shm) = &mut self.shm {
+            shm.unpark();
+        }
         self.rhythm.tend_looks += 1;
         if self.rhythm.tend_looks.is_multiple_of(LOOKS_PER_TEND) || self.rhythm.is_shared_hot() {
             let now = self.clock.now();
             if now >= self.rhythm.tend_at {
                 self.rhythm.tend_at = now + TEND_INTERVAL;
-                shm.tend();
-                if now >= self.rhythm.share_at {
-                    self.rhythm.share_at = now + SHARE_INTERVAL;
-                    self.share_again();
+                if self.live.as_ref().is_some_and(|live| live.is_due(now)) {
+                    self.publish(now);
+                }
+                if let Some(shm) = &mut self.shm {
+                    shm.tend();
+                    if now >= self.rhythm.share_at {
+                        self.rhythm.share_at = now + SHARE_INTERVAL;
+                        self.share_again();
+                    }
                 }
             }
         }

@@ -2,6 +2,31 @@ use super::network::BACKLOG_MAX;
 use super::*;
 
 #[test]
+fn the_counters_are_shown_before_it_sleeps() {
+    let config = |me| EndpointConfig {
+        transport: TransportChoice::Mio,
+        shared_memory: SharedMemory::Never,
+        ..EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)))
+    };
+    let (me, peer) = (PeerId::new(1, 0), PeerId::new(2, 0));
+    let (mut a, b) = (Endpoint::open(config(me)).unwrap(), Endpoint::open(config(peer)).unwrap());
+    let path = a.live.as_ref().expect("this machine has /dev/shm or /tmp").path().to_owned();
+    let shown = || {
+        let listing = crate::counters::list_in(&[path.parent().unwrap().to_owned()]);
+        let snapshot = listing.endpoints.into_iter().find(|e| e.path == path).expect("it is there");
+        snapshot.totals.iter().find(|(c, _)| c.name == "messages_sent").unwrap().1
+    };
+    a.resolve(peer, b.local_addr());
+    for n in 1..=10 {
+        a.send(peer, a.alloc_copy(b"x").unwrap()).unwrap();
+        assert_eq!(shown(), n - 1);
+        assert!(a.prepare_park(), "nothing has arrived");
+        assert_eq!(shown(), n);
+        assert!(a.poll().is_none());
+    }
+}
+
+#[test]
 fn the_ring_takes_over_once_the_caller_wants_to_sleep() {
     let (me, peer) = (PeerId::new(1, 0), PeerId::new(2, 0));
     let config = |me| EndpointConfig {

@@ -13,6 +13,7 @@
 //!   progress calls.
 //! - **Transports are chosen at start**, io_uring where there is one, and say why ([`Endpoint::transport_reason`]).
 //! - **Hostile bytes cost a counter** ([`Stats`]), never memory without bound, never a panic.
+//! - **Counters can be read from outside** ([`counters`]), at no cost to the process.
 //! - **Faults can be asked for**, on any transport and in shipped programs ([`Injection`]).
 //!
 //! Two parties play ping-pong:
@@ -62,11 +63,13 @@ mod sync;
 mod sys;
 mod transport;
 
+pub mod counters;
 pub mod for_rcl;
 pub mod header;
 pub mod runtime;
 
 pub use clock::Clock;
+pub use counters::Counters;
 pub use endpoint::{
     Drops, Endpoint, EndpointConfig, OpenError, Path, Received, Refusal, SendError, SharedMemory,
     SharedMemoryConfig, Stats, TRANSPORT_VARIABLE, TransportChoice, XDP_MODE_VARIABLE, XdpMode,

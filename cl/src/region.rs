@@ -36,6 +36,12 @@ impl Region {
         Ok(Region { map: map_sealed(file, len)? })
     }
 
+    /// The region in a file with a name, made by this process, which writes it alone. Others that may write
+    /// it may do anything to this process.
+    pub(crate) fn over(file: &File, len: usize) -> io::Result<Region> {
+        Ok(Region { map: MmapOptions::new().len(len).map_raw(file)? })
+    }
+
     /// The words in a range of bytes.
     ///
     /// # Panics

@@ -14,6 +14,7 @@ mod channel;
 mod handshake;
 mod ring;
 
+use crate::counters::Traffic;
 use crate::endpoint::{Refusal, SendError, Stats};
 use crate::pool::{Buf, Pool};
 use channel::{Channel, Full, State, Trouble};
@@ -83,6 +84,8 @@ pub(crate) struct Shm {
     turn: usize,
     events: VecDeque<ChannelEvent>,
     asleep: bool,
+    /// What went through channels that are no more.
+    past_traffic: Vec<(PeerId, Traffic)>,
     /// Channels with messages for which no bell has been rung yet.
     unrung: Vec<u32>,
 }
@@ -117,6 +120,7 @@ impl Shm {
             turn: 0,
             events: VecDeque::new(),
             asleep: false,
+            past_traffic: Vec::new(),
             unrung: Vec::new(),
         })
     }
@@ -174,8 +178,10 @@ impl Shm {
         let Some(channel) = self.channel(id) else {
             return Err(SendError { buf, reason: Refusal::Unresolved });
         };
+        let len = buf.len();
         match channel.send(buf, copy_max, copies) {
             Ok(()) => {
+                channel.traffic.sent(len);
                 self.note_unrung(id);
                 Ok(())
             }
@@ -201,6 +207,7 @@ impl Shm {
         slices.iter_mut().zip(parts).for_each(|(slice, part)| *slice = part);
         match channel.send_parts(&slices[..parts.len()]) {
             Ok(()) => {
+                channel.traffic.sent(slices.iter().map(|slice| slice.len()).sum());
                 self.note_unrung(id);
                 Ok(())
             }
@@ -236,6 +243,7 @@ impl Shm {
             let Slot { birth, channel: Some(channel), .. } = &mut self.slots[index] else { continue };
             match channel.recv(&self.pool, &mut stats.copies) {
                 Ok(buf) => {
+                    channel.traffic.received(buf.len());
                     let id = ChannelId { index: index as u32, birth: *birth };
                     return Some((id, channel.peer, channel.addr, buf));
                 }
@@ -354,7 +362,12 @@ impl Shm {
         }
         if channel.state == State::Ended {
             let _ = epoll::delete(&self.watch, &*channel.link);
-            slot.channel.take().expect("just seen").bury();
+            let channel = slot.channel.take().expect("just seen");
+            // Where nobody takes it, it is not kept either.
+            if self.past_traffic.len() < CHANNELS_MAX {
+                self.past_traffic.push((channel.peer, channel.traffic));
+            }
+            channel.bury();
         }
     }
 
@@ -395,6 +408,14 @@ impl Shm {
     /// Channels, and buffers that their other sides have.
     pub(crate) fn counts(&self) -> (usize, usize) {
         (self.live().count(), self.live().map(Channel::lent).sum())
+    }
+
+    /// Tells what has gone to each peer and come from it since the last call.
+    pub(crate) fn take_traffic(&mut self, mut tell: impl FnMut(PeerId, Traffic)) {
+        self.past_traffic.drain(..).for_each(|(peer, traffic)| tell(peer, traffic));
+        for channel in self.slots.iter_mut().filter_map(|slot| slot.channel.as_mut()) {
+            tell(channel.peer, std::mem::take(&mut channel.traffic));
+        }
     }
 
     fn live(&self) -> impl Iterator<Item = &Channel> {

@@ -1,3 +1,4 @@
+use crate::counters::Counters;
 use crate::header::HEADER_LEN;
 use crate::inject::{FAULTS_VARIABLE, Injection, InjectionError};
 use crate::pool::PoolConfig;
@@ -172,6 +173,8 @@ pub struct EndpointConfig {
     pub faults: Option<Injection>,
     /// How AF_XDP is coupled to the device; the environment variable [`XDP_MODE_VARIABLE`] overrides it.
     pub xdp_mode: XdpMode,
+    /// Whether to let other processes read the counters, without disturbing this one ([`crate::counters`]).
+    pub counters: Counters,
     /// Test hook: as if the system had refused io_uring with this error.
     #[doc(hidden)]
     pub refuse_uring: Option<io::ErrorKind>,
@@ -191,6 +194,7 @@ impl EndpointConfig {
             socket_buffer: 4 << 20,
             faults: None,
             xdp_mode: XdpMode::Auto,
+            counters: Counters::Auto,
             refuse_uring: None,
         }
     }

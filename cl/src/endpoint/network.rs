@@ -121,6 +121,11 @@ impl Network {
         self.reassembly.evicted_and_expired()
     }
 
+    /// Messages that wait for the transport to take them.
+    pub(super) fn backlog_len(&self) -> usize {
+        self.backlog.len() + self.pack.as_ref().map_or(0, |pack| pack.count)
+    }
+
     /// True if something waits for the transport to take it.
     pub(super) fn has_backlog(&self) -> bool {
         !self.backlog.is_empty() || self.pack.is_some()

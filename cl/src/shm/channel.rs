@@ -3,6 +3,7 @@
 use super::bell;
 use super::handshake::{self, Heard, Offer};
 use super::ring::{Broken, Consumer, INLINE_MAX, Producer, Record};
+use crate::counters::Traffic;
 use crate::pool::{Buf, Foreign, Layout, Loans, Pool, Returns};
 use crate::region::{Region, Words};
 use crate::sync::AtomicU64;
@@ -125,6 +126,8 @@ pub(super) struct Channel {
     pub(super) peer: PeerId,
     pub(super) addr: SocketAddr,
     pub(super) state: State,
+    /// What went through it and has not been told by [`super::Shm::take_traffic`] yet.
+    pub(super) traffic: Traffic,
     out: Way,
     producer: Producer,
     loans: Loans,
@@ -150,6 +153,7 @@ impl Channel {
             peer: peer.0,
             addr: peer.1,
             state: State::Calling,
+            traffic: Traffic::default(),
             producer: Producer::default(),
             loans: Loans::new(pool, plan.returns(&region)),
             out: Way::new(&region, plan),

@@ -74,6 +74,9 @@ pub enum Command {
     /// Show what happened in the cluster.
     #[command(after_help = "Examples:\n  ghidrah events --last 20\n  ghidrah events --follow --json")]
     Events(EventsArgs),
+    /// Show the counters of running processes' endpoints, without disturbing them.
+    #[command(after_help = super::stat::HELP)]
+    Stat(super::stat::StatArgs),
     /// Measure the messaging layers: latency, bandwidth, message rate; beside other systems if asked.
     #[command(after_help = super::perf::HELP)]
     Perf(super::perf::PerfArgs),

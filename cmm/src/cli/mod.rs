@@ -6,6 +6,7 @@ pub mod perf;
 mod query;
 pub mod render;
 mod run;
+pub mod stat;
 mod updown;
 
 use crate::layout::Layout;
@@ -76,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Nodes(args) => query::nodes(&layout, &args),
         Command::Status(args) => query::status(&layout, &args),
         Command::Events(args) => query::events(&layout, &args),
+        Command::Stat(args) => stat::stat(&args),
         Command::Perf(args) => perf::perf(&args),
     };
     match outcome {

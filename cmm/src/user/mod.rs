@@ -10,7 +10,7 @@ use crate::layout::Layout;
 use crate::manager::ManagerStatus;
 use crate::output::Chunk;
 use cl::runtime::{Mailbox, Running, RuntimeConfig};
-use cl::{EndpointConfig, SharedMemory, TransportChoice};
+use cl::{Counters, EndpointConfig, SharedMemory, TransportChoice};
 use cl_base::PeerId;
 use cmm_core::api::{Answer, JobView, Op, Output};
 use cmm_core::identity::{NodeId, Role};
@@ -76,6 +76,7 @@ impl User {
         // A command that lives for milliseconds gains nothing from rings.
         endpoint.transport = TransportChoice::Mio;
         endpoint.shared_memory = SharedMemory::Never;
+        endpoint.counters = Counters::Never;
         let (tell, heard) = mpsc::channel();
         let nodes = config.node_ids();
         let timeout = config.request_timeout();
