@@ -19,10 +19,10 @@ fn the_counters_are_shown_before_it_sleeps() {
     a.resolve(peer, b.local_addr());
     for n in 1..=10 {
         a.send(peer, a.alloc_copy(b"x").unwrap()).unwrap();
+        assert!(a.poll().is_none());
         assert_eq!(shown(), n - 1);
         assert!(a.prepare_park(), "nothing has arrived");
         assert_eq!(shown(), n);
-        assert!(a.poll().is_none());
     }
 }
 

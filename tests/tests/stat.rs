@@ -1,0 +1,91 @@
+//! `ghidrah stat` as its users type it.
+
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use system_tests::{Finished, ghidrah, run, wait_for, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn stat(dir: &Path, words: &str) -> Finished {
+    let mut command = Command::new(ghidrah());
+    command.arg("stat").args(words.split_whitespace()).env("GHIDRAH_STAT_DIR", dir.join("stat"));
+    run(command)
+}
+
+fn json(finished: Finished) -> serde_json::Value {
+    serde_json::from_str(&finished.succeeded().stdout).expect("JSON")
+}
+
+/// Processes that exchange messages until this is dropped.
+struct Busy(Child);
+
+impl Busy {
+    fn start(dir: &Path) -> Busy {
+        let mut command = Command::new(ghidrah());
+        command.args("perf lat --transport mio --size 64 --repeat 1 --time 60 --park".split_whitespace());
+        command
+            .env("GHIDRAH_STAT_DIR", dir.join("stat"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Busy(command.spawn().expect("ghidrah starts"))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn help_has_examples_and_nothing_is_told_as_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    stat(dir.path(), "--help").succeeded().saying(&["--watch", "ghidrah stat --pid 1234 --peers"]);
+    stat(dir.path(), "").succeeded().saying(&["no endpoint of this user", "ghidrah up"]);
+    stat(dir.path(), "--pid 1").failed_saying(&["process 1 shows no counters", "ghidrah stat"]);
+    stat(dir.path(), "--watch 0").failed_saying(&["not within 0.05 to 3600 seconds"]);
+    assert_eq!(json(stat(dir.path(), "--json"))["endpoints"], serde_json::json!([]));
+    let place = dir.path().join("stat");
+    std::fs::DirBuilder::new().mode(0o755).create(&place).expect("a directory");
+    stat(dir.path(), "").succeeded().saying(&["it is open to other users; chmod 700 it"]);
+    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o700)).expect("a directory of ours");
+    std::fs::write(place.join("12-0"), "garbage").expect("a file");
+    stat(dir.path(), "").succeeded().saying(&["12-0: it is no page of counters"]);
+}
+
+#[test]
+fn working_processes_show_what_they_do() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let busy = Busy::start(dir.path());
+    let sent = |e: &serde_json::Value| e["counters"]["cl"]["messages_sent"].as_u64().expect("a number");
+    let endpoints = wait_for("two endpoints that send", PATIENCE, || {
+        let listing = json(stat(dir.path(), "--json --peers"));
+        let endpoints = listing["endpoints"].as_array().expect("a list").clone();
+        (endpoints.len() == 2 && endpoints.iter().all(|e| sent(e) > 100)).then_some(endpoints)
+    });
+    let [one, other] = &endpoints[..] else { panic!("two were seen") };
+    let peers: Vec<_> = one["peers"].as_array().expect("a list").iter().map(|p| &p["peer"]).collect();
+    assert!(peers.contains(&&other["party"]), "{one:#}");
+    let pid = one["pid"].to_string();
+    let rates = json(stat(dir.path(), &format!("--json --rates --pid {pid}")));
+    assert!(
+        rates["endpoints"][0]["rates"]["cl"]["messages_sent"].as_f64().expect("a number") > 0.0,
+        "{rates:#}"
+    );
+    stat(dir.path(), "").succeeded().saying(&["PID", "ghidrah", &pid, "mio"]);
+    let all = stat(dir.path(), &format!("--pid {pid} --peers --explain"));
+    all.succeeded().saying(&[
+        "messages_received",
+        "Messages handed to the caller.",
+        "peers of",
+        "BYTES SENT",
+    ]);
+    drop(busy);
+    // Its workers end when they notice; what they leave is removed.
+    let gone = || json(stat(dir.path(), "--json"))["endpoints"] == serde_json::json!([]);
+    wait_until("the end of their pages", PATIENCE, gone);
+}
