@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const SURVIVOR: PeerId = PeerId::new(1, 0);
@@ -27,6 +28,8 @@ const KEPT: usize = 4;
 /// The default pool's.
 const CLASSES: [usize; 5] = [2 << 10, 16 << 10, 64 << 10, 1 << 20, 16 << 20];
 const MIX: Mix = Mix { shortest: 8, longest: 300 << 10, announced: 2 << 20 };
+/// What a process has in use is counted, so there is one survivor in it at a time.
+static ALONE: Mutex<()> = Mutex::new(());
 /// A process that nobody kills ends by itself.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
@@ -222,6 +225,7 @@ fn kill(test: &str, shared: bool, kills: u32, seed: u64) {
     if let Ok(part) = std::env::var(PART_VARIABLE) {
         return live(&part);
     }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let endpoint = Endpoint::open(config(SURVIVOR, "127.0.0.1:0".parse().unwrap(), shared)).unwrap();
     let here = endpoint.local_addr();
     let mut survivor = Survivor {
