@@ -1,6 +1,8 @@
 //! [`Endpoint`]: one party's door to the network.
 
 pub(crate) mod config;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod network;
 mod peers;
 mod stats;

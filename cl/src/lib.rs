@@ -65,6 +65,9 @@ mod transport;
 
 pub mod counters;
 pub mod for_rcl;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod header;
 pub mod runtime;
 

@@ -11,6 +11,8 @@
 
 mod bell;
 mod channel;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod handshake;
 mod ring;
 

@@ -9,6 +9,11 @@ mod socket;
 mod uring;
 mod xdp;
 
+#[cfg(all(fuzzing, feature = "ofi"))]
+pub(crate) use ofi::fuzzing as ofi_fuzzing;
+#[cfg(fuzzing)]
+pub(crate) use xdp::fuzzing as xdp_fuzzing;
+
 use crate::endpoint::Stats;
 use crate::endpoint::config::{EndpointConfig, OpenError, TransportChoice};
 use crate::pool::{Buf, Pool};

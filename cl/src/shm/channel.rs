@@ -1,5 +1,8 @@
 //! One pair of processes that share memory: what each writes and the other reads.
 
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
+
 use super::bell;
 use super::handshake::{self, Heard, Offer};
 use super::ring::{Broken, Consumer, INLINE_MAX, Producer, Record};

@@ -46,16 +46,29 @@ struct Words {
     classes: Vec<(u64, u32)>,
 }
 
-/// What one side shares.
+/// What one side says of what it shares, as far as it can be.
 #[derive(Debug)]
-pub(super) struct Offer {
+pub(super) struct Terms {
     /// Whose endpoint it is, by its own word.
     pub(super) peer: PeerId,
     /// The UDP address of that endpoint.
     pub(super) addr: SocketAddr,
     /// The size of the ring in words.
     pub(super) ring_words: usize,
-    /// What the region behind `region` holds: see [`super::outbox`].
+    /// The size classes of its pool.
+    pub(super) pool: PoolConfig,
+}
+
+/// What one side shares.
+#[derive(Debug)]
+pub(super) struct Offer {
+    /// See [`Terms`].
+    pub(super) peer: PeerId,
+    /// See [`Terms`].
+    pub(super) addr: SocketAddr,
+    /// See [`Terms`].
+    pub(super) ring_words: usize,
+    /// See [`Terms`].
     pub(super) pool: PoolConfig,
     /// The ring it writes.
     pub(super) region: File,
@@ -161,30 +174,42 @@ pub(super) fn hear(socket: &OwnedFd) -> io::Result<Heard> {
         })
         .flatten()
         .collect();
-    let refused = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-    let words: Words = codec::decode(&bytes[..len]).map_err(|error| refused(format!("an offer {error}")))?;
-    let Words { magic, version, peer, addr, ring_words, classes } = words;
-    if (magic, version) != (MAGIC, VERSION) {
-        return Err(refused(format!(
-            "it speaks version {version} of the shared memory's layout, not {VERSION}"
-        )));
-    }
-    let ring_words = ring_words as usize;
-    if !RING_WORDS.contains(&ring_words) || !ring_words.is_power_of_two() {
-        return Err(refused(format!("a ring of {ring_words} words")));
-    }
-    if classes.len() > CLASSES_MAX {
-        return Err(refused(format!("a pool of {} size classes", classes.len())));
-    }
-    let class = |(capacity, count): (u64, u32)| SizeClass {
-        capacity: usize::try_from(capacity).unwrap_or(usize::MAX),
-        count: count as usize,
-    };
-    let pool = PoolConfig { classes: classes.into_iter().map(class).collect() };
+    let Terms { peer, addr, ring_words, pool } = Terms::parse(&bytes[..len])?;
     let [region, arena, bell] =
         <[OwnedFd; 3]>::try_from(fds).map_err(|fds| refused(format!("{} descriptors", fds.len())))?;
     let (region, arena) = (File::from(region), File::from(arena));
     Ok(Heard::Offer(Box::new(Offer { peer, addr, ring_words, pool, region, arena, bell })))
+}
+
+fn refused(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+impl Terms {
+    /// # Errors
+    /// If they cannot be.
+    pub(super) fn parse(bytes: &[u8]) -> io::Result<Terms> {
+        let words: Words = codec::decode(bytes).map_err(|error| refused(format!("an offer {error}")))?;
+        let Words { magic, version, peer, addr, ring_words, classes } = words;
+        if (magic, version) != (MAGIC, VERSION) {
+            return Err(refused(format!(
+                "it speaks version {version} of the shared memory's layout, not {VERSION}"
+            )));
+        }
+        let ring_words = ring_words as usize;
+        if !RING_WORDS.contains(&ring_words) || !ring_words.is_power_of_two() {
+            return Err(refused(format!("a ring of {ring_words} words")));
+        }
+        if classes.len() > CLASSES_MAX {
+            return Err(refused(format!("a pool of {} size classes", classes.len())));
+        }
+        let class = |(capacity, count): (u64, u32)| SizeClass {
+            capacity: usize::try_from(capacity).unwrap_or(usize::MAX),
+            count: count as usize,
+        };
+        let pool = PoolConfig { classes: classes.into_iter().map(class).collect() };
+        Ok(Terms { peer, addr, ring_words, pool })
+    }
 }
 
 /// A bell: readable once it has been rung.

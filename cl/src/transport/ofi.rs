@@ -16,6 +16,8 @@ mod abi;
 mod choice;
 mod control;
 mod fabric;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod library;
 mod peers;
 

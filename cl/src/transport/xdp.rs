@@ -13,6 +13,8 @@
 
 mod device;
 mod frame;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod neighbours;
 mod program;
 mod ring;

@@ -23,6 +23,9 @@ mod config;
 mod counters;
 mod entry;
 mod frame;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod mac;
 mod mml;

@@ -28,6 +28,9 @@
 mod config;
 mod congestion;
 mod connection;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod memory;
 mod node;
 mod receiver;

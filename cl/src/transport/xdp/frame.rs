@@ -130,6 +130,15 @@ fn sum(bytes: &[u8]) -> u32 {
     bytes.chunks_exact(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum()
 }
 
+/// Makes the header's checksum right, for a fuzzer.
+#[cfg(fuzzing)]
+pub(super) fn right_checksum(frame: &mut [u8]) {
+    let Some(headers) = frame.first_chunk_mut() else { return };
+    put(headers, IP_CHECKSUM, 0);
+    let sum = sum(&headers[VERSION..][..IP_LEN]);
+    put(headers, IP_CHECKSUM, !fold(sum));
+}
+
 /// That sum in ones' complement arithmetic.
 fn fold(sum: u32) -> u16 {
     let once = (sum & 0xffff) + (sum >> 16);

@@ -1,0 +1,148 @@
+//! A neighbour that writes whatever it likes into the memory it shares with us.
+
+use super::*;
+use crate::pool::{PoolConfig, SizeClass};
+use crate::sync::Ordering;
+use std::collections::VecDeque;
+
+const RING_WORDS: usize = 256;
+const COPY_MAX: usize = 64;
+const CLASSES: [SizeClass; 2] =
+    [SizeClass { capacity: INLINE_MAX, count: 8 }, SizeClass { capacity: 8192, count: 4 }];
+/// Buffers received and not dropped yet.
+const HELD_MAX: usize = 6;
+
+/// What is made once, for making it costs more than using it.
+struct Rig {
+    plan: Plan,
+    ours: Pool,
+    foreign: Arc<Foreign>,
+    /// The region each side has made.
+    regions: [Arc<Region>; 2],
+}
+
+impl Rig {
+    fn new() -> Rig {
+        let pool = || Pool::new(&PoolConfig { classes: CLASSES.to_vec() }).expect("memory for some buffers");
+        let (ours, theirs) = (pool(), pool());
+        let plan = Plan { ring_words: RING_WORDS, slots: ours.slots() };
+        let region = || Arc::new(Region::new(c"cl-fuzz", plan.len()).expect("memory for a ring").0);
+        let regions = [region(), region()];
+        let (arena, config) = theirs.to_share();
+        let link = Arc::new(handshake::bell().expect("a descriptor"));
+        let foreign = Foreign::new(arena, &config, plan.returns(&regions[1]), link).expect("a sound pool");
+        Rig { plan, ours, foreign: Arc::new(foreign), regions }
+    }
+
+    fn words(&self) -> [Words<AtomicU64>; 2] {
+        self.regions.each_ref().map(|region| region.words(0..self.plan.len()))
+    }
+
+    /// Our end of a channel on which nothing has been said.
+    fn channel(&self) -> Channel {
+        for word in self.words().iter().flat_map(|words| words.iter()) {
+            word.store(0, Ordering::Relaxed);
+        }
+        let bell = || handshake::bell().expect("a descriptor");
+        let [ours, theirs] = &self.regions;
+        Channel {
+            link: Arc::new(bell()),
+            peer: PeerId::new(2, 0),
+            addr: SocketAddr::from(([127, 0, 0, 1], 1)),
+            state: State::Open,
+            producer: Producer::default(),
+            loans: Loans::new(&self.ours, self.plan.returns(ours)),
+            out: Way::new(ours, self.plan),
+            inbox: Some(Inbox {
+                way: Way::new(theirs, self.plan),
+                consumer: Consumer::default(),
+                foreign: Arc::clone(&self.foreign),
+                bell: bell(),
+            }),
+        }
+    }
+}
+
+thread_local! {
+    static RIG: Rig = Rig::new();
+}
+
+/// The input says by turns what the neighbour writes and what we do.
+pub(in crate::shm) fn neighbour(mut input: &[u8]) {
+    fn take<const N: usize>(input: &mut &[u8]) -> Option<[u8; N]> {
+        let (taken, rest) = input.split_first_chunk::<N>()?;
+        *input = rest;
+        Some(*taken)
+    }
+    RIG.with(|rig| {
+        let mut channel = rig.channel();
+        let words = rig.words();
+        let mut held = VecDeque::new();
+        let mut copies = 0;
+        while let Some([what, place]) = take(&mut input) {
+            let place = usize::from(place);
+            match what % 8 {
+                0 => {
+                    let Some(value) = take(&mut input) else { break };
+                    let words = &words[usize::from(what >> 3) % 2];
+                    words[place % words.len()].store(u64::from_le_bytes(value), Ordering::Relaxed);
+                }
+                1 => {
+                    // A header as it might be, and a loan as it might be behind it.
+                    let Some([len, start, slot]) = take(&mut input) else { break };
+                    let at = Plan::RING / 8 + place % (RING_WORDS - 1);
+                    let header = 1 << 63 | u64::from(what >> 3 & 3) << 32 | u64::from(len) * 9;
+                    words[1][at].store(header, Ordering::Relaxed);
+                    let loan = u64::from(slot % 16) | u64::from(start) << 38;
+                    words[1][at + 1].store(loan, Ordering::Relaxed);
+                }
+                2 => {
+                    // Says that it has given something back.
+                    let Some([slot]) = take(&mut input) else { break };
+                    let links = rig.plan.links() / 8;
+                    let at = if place % 2 == 0 { Plan::HEAD / 8 } else { links + place % 6 };
+                    let at = at.min(words[0].len() - 1);
+                    words[0][at].store(u64::from(slot % 16) << (place & 32), Ordering::Relaxed);
+                }
+                3 | 4 => match channel.recv(&rig.ours, &mut copies) {
+                    Ok(mut buf) => {
+                        buf.iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
+                        held.push_back(buf);
+                        if held.len() > HELD_MAX {
+                            held.pop_front();
+                        }
+                    }
+                    Err(Trouble::Broken) => break,
+                    Err(Trouble::Nothing | Trouble::Starved) => {}
+                },
+                5 => drop(held.pop_front()),
+                6 => {
+                    let buf = held.pop_back().or_else(|| {
+                        let mut buf = rig.ours.alloc(place * 16).ok()?;
+                        buf.resize(place * 16);
+                        Some(buf)
+                    });
+                    if let Some(buf) = buf
+                        && let Err((buf, _)) = channel.send(buf, COPY_MAX, &mut copies)
+                    {
+                        held.push_back(buf);
+                    }
+                }
+                _ => channel.reclaim(),
+            }
+            assert_no_two_in_one_slot(&mut held);
+        }
+        drop(held);
+        channel.state = State::Ended;
+        channel.bury();
+        for SizeClass { capacity, count } in CLASSES {
+            assert_eq!(rig.ours.available(capacity), count, "a buffer is lost, or there twice");
+        }
+    });
+}
+
+fn assert_no_two_in_one_slot(held: &mut VecDeque<Buf>) {
+    let mut slots = held.iter_mut().map(|buf| buf.raw_slot().0).collect::<Vec<_>>();
+    slots.sort_unstable();
+    assert!(slots.windows(2).all(|pair| pair[0] != pair[1]), "two buffers in one slot");
+}
