@@ -64,6 +64,17 @@ pub struct Received {
     pub(crate) channel: Option<ChannelId>,
 }
 
+/// A message that has arrived, where it lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// As [`Received::from`].
+    pub from: PeerId,
+    /// As [`Received::addr`].
+    pub addr: SocketAddr,
+    /// The contents.
+    pub contents: &'a [u8],
+}
+
 /// A message that was not accepted for sending, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("message not sent: {reason}")]
@@ -113,6 +124,8 @@ pub struct Endpoint {
     /// Where others read the counters.
     live: Option<Box<Live>>,
     shm: Option<Shm>,
+    /// Messages up to this length are copied into shared memory.
+    copy_max: usize,
     /// There are channels.
     sharing: bool,
     rhythm: Rhythm,
@@ -187,6 +200,7 @@ impl Endpoint {
             peers: Peers::default(),
             stats: Stats::default(),
             live: live.map(Box::new),
+            copy_max: shm.as_ref().map_or(0, Shm::copy_max),
             shm,
             sharing: false,
             rhythm: Rhythm::default(),
@@ -341,6 +355,78 @@ impl Endpoint {
         self.count_sent(to, len, sent)
     }
 
+    /// As [`Endpoint::queue`], for a copy of `contents`: the fastest way for messages of some hundred bytes,
+    /// which are copied anyway.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why not; with [`Refusal::Backpressure`] it may succeed later.
+    #[inline]
+    pub fn queue_copy(&mut self, to: PeerId, contents: &[u8]) -> Result<(), Refusal> {
+        if contents.len() <= self.copy_max
+            && let Some(channel) = self.shared_way(to, None)
+        {
+            return self.send_copy_on(channel, None, contents);
+        }
+        self.queue_copy_slowly(to, contents)
+    }
+
+    fn queue_copy_slowly(&mut self, to: PeerId, contents: &[u8]) -> Result<(), Refusal> {
+        if self.shared_way(to, None).is_some() {
+            self.stats.copies += 1;
+            let buf = self.alloc_copy(contents).map_err(|_| Refusal::Backpressure)?;
+            return self.queue(to, buf).map_err(|error| error.reason);
+        }
+        let queued = match self.peers.address_of(to) {
+            Some(addr) => self.network.queue_copy(to, addr, contents, &mut self.stats),
+            None => Err(Refusal::Unresolved),
+        };
+        self.count_sent(to, contents.len(), queued)
+    }
+
+    /// Calls `each` with up to `max` messages that have arrived, where they lie, and tells how many there were:
+    /// the fastest way to receive many small messages. Like [`Endpoint::poll`] it sends what waits.
+    #[inline]
+    pub fn drain(&mut self, max: usize, mut each: impl FnMut(Message<'_>)) -> usize {
+        self.flush();
+        let mut count = 0;
+        if self.sharing
+            && let Some(shm) = &mut self.shm
+        {
+            let budget = match self.rhythm.in_a_row {
+                // The network has its turn, too.
+                SHARED_IN_A_ROW.. => max - max / 4,
+                _ => max,
+            };
+            count = shm.visit(budget, &mut self.stats, |_, from, addr, contents| {
+                each(Message { from, addr, contents })
+            });
+            if count > 0 {
+                self.rhythm.shared_is_used = true;
+                self.stats.shared_received += count as u64;
+            }
+            self.rhythm.in_a_row = if budget < max { 0 } else { self.rhythm.in_a_row + count as u32 };
+        }
+        if count < max && !(self.sharing && self.rhythm.is_shared_hot() && !self.network_is_due()) {
+            if self.shm.is_some() {
+                self.tend_if_due();
+            }
+            let live = &mut self.live;
+            let seen = self.network.visit(max - count, &mut self.stats, |from, addr, contents| {
+                if let Some(live) = live {
+                    live.received(from, contents.len());
+                }
+                each(Message { from, addr, contents });
+            });
+            self.rhythm.network_credit = match seen {
+                0 => self.rhythm.network_credit.saturating_sub(1),
+                _ => NETWORK_CREDIT,
+            };
+            count += seen;
+        }
+        self.stats.messages_received += count as u64;
+        count
+    }
+
     /// Sends what waits: queued messages, and what the network did not take at once. [`Endpoint::poll`] does
     /// it as well.
     #[inline]
@@ -363,7 +449,7 @@ impl Endpoint {
         if !self.sharing {
             return self.poll_network();
         }
-        if self.rhythm.in_a_row == SHARED_IN_A_ROW {
+        if self.rhythm.in_a_row >= SHARED_IN_A_ROW {
             self.rhythm.in_a_row = 0;
             if let Some(received) = self.poll_network_if_due() {
                 return Some(received);
@@ -384,15 +470,24 @@ impl Endpoint {
     /// If the system refuses to wait.
     pub fn park(&mut self, limit: Option<Duration>) -> io::Result<()> {
         self.flush();
-        if !self.prepare_park() {
+        let direct = self.network.transport.park_directly();
+        let ready = match direct {
+            Some(_) => self.network.ended == Ended::More || !self.prepare_park_shared(),
+            None => !self.prepare_park(),
+        };
+        if ready {
             return Ok(());
+        }
+        if direct.is_some() && self.live.is_some() {
+            self.publish(self.clock.now());
         }
         let now = self.clock.now();
         let deadline = self.network.deadline();
         let own = (deadline != Time::MAX).then(|| deadline.saturating_since(now));
         let limit =
             [limit, own, self.is_starved().then_some(Duration::from_millis(1))].into_iter().flatten().min();
-        let interest = crate::sys::Readiness { read: self.readable_fd(), write: self.writable_fd() };
+        let interest =
+            crate::sys::Readiness { read: direct.unwrap_or(self.readable_fd()), write: self.writable_fd() };
         crate::sys::wait(interest, self.shared_fd(), self.has_backlog(), limit)
     }
 
@@ -460,15 +555,20 @@ impl Endpoint {
         sent
     }
 
-    /// See [`crate::for_rcl::send_parts`].
+    /// See [`crate::for_rcl::send_copy`].
     #[inline]
-    pub(crate) fn send_parts_on(&mut self, channel: ChannelId, parts: &[IoSlice<'_>]) -> Result<(), Refusal> {
+    pub(crate) fn send_copy_on(
+        &mut self,
+        channel: ChannelId,
+        word: Option<u64>,
+        contents: &[u8],
+    ) -> Result<(), Refusal> {
         let Some(shm) = &mut self.shm else { return Err(Refusal::Unresolved) };
-        shm.send_parts(channel, parts)?;
+        shm.send_copy(channel, word, contents)?;
         self.rhythm.shared_is_used = true;
         self.stats.messages_sent += 1;
         self.stats.shared_sent += 1;
-        self.stats.bytes_sent += parts.iter().map(|p| p.len() as u64).sum::<u64>();
+        self.stats.bytes_sent += contents.len() as u64;
         self.stats.copies += 1;
         Ok(())
     }
@@ -509,16 +609,22 @@ impl Endpoint {
         if self.network.ended == Ended::More || !self.network.transport.prepare_park(&self.pool) {
             return false;
         }
-        if let Some(shm) = &mut self.shm
-            && !shm.prepare_park()
-        {
-            shm.unpark();
+        if !self.prepare_park_shared() {
             return false;
         }
         if self.live.is_some() {
             self.publish(self.clock.now());
         }
         true
+    }
+
+    fn prepare_park_shared(&mut self) -> bool {
+        let Some(shm) = &mut self.shm else { return true };
+        let quiet = shm.prepare_park();
+        if !quiet {
+            shm.unpark();
+        }
+        quiet
     }
 
     /// Shows others the counters as they are.

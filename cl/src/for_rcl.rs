@@ -13,8 +13,8 @@ use std::net::SocketAddr;
 /// The most parts that [`transmit`] takes.
 pub const PARTS_MAX: usize = crate::endpoint::PARTS_MAX;
 
-/// The most bytes that [`send_parts`] takes.
-pub const CHANNEL_PARTS_LEN_MAX: usize = crate::shm::INLINE_MAX;
+/// The most bytes that [`send_copy`] takes.
+pub const CHANNEL_COPY_LEN_MAX: usize = crate::shm::INLINE_MAX;
 
 /// Sends the concatenation of `parts` as one datagram, without copying and without keeping them: they are
 /// the caller's again on return.
@@ -56,17 +56,19 @@ pub fn send(endpoint: &mut Endpoint, channel: ChannelId, buf: Buf) -> Result<(),
     endpoint.send_on(channel, buf)
 }
 
-/// As [`send`], for a message of at most [`CHANNEL_PARTS_LEN_MAX`] bytes in up to [`PARTS_MAX`] parts, which are
-/// copied.
+/// As [`send`], for a copy of a message of at most [`CHANNEL_COPY_LEN_MAX`] bytes: a word (little-endian in the
+/// receiver's buffer), if given, and `contents`.
 ///
 /// # Errors
 /// As for [`send`].
-///
-/// # Panics
-/// If there are more parts.
 #[inline]
-pub fn send_parts(endpoint: &mut Endpoint, channel: ChannelId, parts: &[IoSlice<'_>]) -> Result<(), Refusal> {
-    endpoint.send_parts_on(channel, parts)
+pub fn send_copy(
+    endpoint: &mut Endpoint,
+    channel: ChannelId,
+    word: Option<u64>,
+    contents: &[u8],
+) -> Result<(), Refusal> {
+    endpoint.send_copy_on(channel, word, contents)
 }
 
 /// The next channel that has closed, and whose it was. All messages that came through it have been received.

@@ -74,7 +74,7 @@ pub mod runtime;
 pub use clock::Clock;
 pub use counters::Counters;
 pub use endpoint::{
-    Drops, Endpoint, EndpointConfig, OpenError, Path, Received, Refusal, SendError, SharedMemory,
+    Drops, Endpoint, EndpointConfig, Message, OpenError, Path, Received, Refusal, SendError, SharedMemory,
     SharedMemoryConfig, Stats, TRANSPORT_VARIABLE, TransportChoice, XDP_MODE_VARIABLE, XdpMode,
 };
 pub use header::{HEADER_LEN, MESSAGE_LEN_MAX};

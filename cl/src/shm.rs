@@ -24,7 +24,7 @@ use cl_base::PeerId;
 pub(crate) use ring::INLINE_MAX;
 use rustix::event::epoll;
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -127,6 +127,11 @@ impl Shm {
         })
     }
 
+    /// Messages up to this length are copied.
+    pub(crate) fn copy_max(&self) -> usize {
+        self.copy_max
+    }
+
     /// Connects to `peer` at `addr`. Messages may be sent at once.
     ///
     /// # Errors
@@ -201,15 +206,18 @@ impl Shm {
         }
     }
 
-    /// As [`Shm::send`], for at most [`INLINE_MAX`] bytes in parts.
+    /// As [`Shm::send`], for a copy of at most [`INLINE_MAX`] bytes, a word in front of them if given.
     #[inline]
-    pub(crate) fn send_parts(&mut self, id: ChannelId, parts: &[IoSlice<'_>]) -> Result<(), Refusal> {
+    pub(crate) fn send_copy(
+        &mut self,
+        id: ChannelId,
+        word: Option<u64>,
+        contents: &[u8],
+    ) -> Result<(), Refusal> {
         let Some(channel) = self.channel(id) else { return Err(Refusal::Unresolved) };
-        let mut slices = [&[][..]; crate::endpoint::PARTS_MAX];
-        slices.iter_mut().zip(parts).for_each(|(slice, part)| *slice = part);
-        match channel.send_parts(&slices[..parts.len()]) {
+        match channel.send_copy(word, contents) {
             Ok(()) => {
-                channel.traffic.sent(slices.iter().map(|slice| slice.len()).sum());
+                channel.traffic.sent(contents.len());
                 self.note_unrung(id);
                 Ok(())
             }
@@ -255,6 +263,39 @@ impl Shm {
             }
         }
         None
+    }
+
+    /// Calls `each` with up to `max` messages where they lie, and tells how many.
+    #[inline]
+    pub(crate) fn visit(
+        &mut self,
+        max: usize,
+        stats: &mut Stats,
+        mut each: impl FnMut(ChannelId, PeerId, SocketAddr, &[u8]),
+    ) -> usize {
+        let channels = self.slots.len();
+        let mut count = 0;
+        for _ in 0..channels {
+            let index = self.turn;
+            let Slot { birth, channel: Some(channel), .. } = &mut self.slots[index] else {
+                self.turn = if index + 1 < channels { index + 1 } else { 0 };
+                continue;
+            };
+            let (id, peer, addr) =
+                (ChannelId { index: index as u32, birth: *birth }, channel.peer, channel.addr);
+            let Stats { bytes_received, copies, .. } = stats;
+            let (seen, trouble) =
+                channel.visit(max - count, bytes_received, copies, |contents| each(id, peer, addr, contents));
+            count += seen;
+            if trouble == Some(Trouble::Broken) {
+                channel.state = State::Broken;
+            }
+            self.turn = if index + 1 < channels { index + 1 } else { 0 };
+            if count == max {
+                break;
+            }
+        }
+        count
     }
 
     /// Accepts, hears and buries: what happens rarely. To be called now and then.

@@ -99,6 +99,12 @@ pub(crate) trait Transport: Send {
     /// already. Called when `recv` has had nothing.
     fn prepare_park(&mut self, pool: &Pool) -> bool;
 
+    /// A descriptor that is readable while something waits to be received, if there is one that needs no
+    /// preparation: the quickest way to sleep for a caller that has nothing else to wait for.
+    fn park_directly(&self) -> Option<RawFd> {
+        None
+    }
+
     /// When [`Transport::recv`] wants to be called though nothing has arrived.
     fn deadline(&self) -> Time {
         Time::MAX

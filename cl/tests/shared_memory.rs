@@ -202,3 +202,54 @@ fn a_sleeper_is_woken() {
     }
     assert_eq!(echo.join().unwrap().stats().messages_received, 2000);
 }
+
+#[test]
+fn copies_of_small_messages_are_received_where_they_lie_by_either_way() {
+    for shared in [true, false] {
+        let open = |me| match shared {
+            true => open(me),
+            false => {
+                Endpoint::open(EndpointConfig { shared_memory: SharedMemory::Never, ..config(me) }).unwrap()
+            }
+        };
+        let (mut a, mut b) = (open(ALICE), open(BOB));
+        a.resolve(BOB, b.local_addr());
+        let lens = [0, 1, 8, 64, 1000, 1024, 1025, 2048, 2049, 70_000, 3];
+        for round in 0..200 {
+            for len in lens {
+                a.queue_copy(BOB, &pattern(len, round)).unwrap();
+            }
+            a.flush();
+            let mut arrived = 0;
+            wait(|| {
+                b.drain(3, |message| {
+                    assert_eq!((message.from, message.addr), (ALICE, a.local_addr()));
+                    assert!(
+                        message.contents == pattern(lens[arrived], round),
+                        "{} in round {round}",
+                        lens[arrived]
+                    );
+                    arrived += 1;
+                });
+                arrived == lens.len()
+            });
+        }
+        // What one way of receiving has begun to unpack another goes on with.
+        for n in 0..10u8 {
+            a.queue_copy(BOB, &[n]).unwrap();
+        }
+        a.flush();
+        assert_eq!(poll_until(&mut b).buf[..], [0]);
+        let mut next = 1;
+        wait(|| {
+            b.drain(4, |message| {
+                assert_eq!(message.contents, [next]);
+                next += 1;
+            });
+            next == 5
+        });
+        (5..10).for_each(|n| assert_eq!(poll_until(&mut b).buf[..], [n]));
+        assert_eq!(b.stats().messages_received, 200 * lens.len() as u64 + 10);
+        assert_eq!(b.stats().bytes_received, 200 * lens.iter().sum::<usize>() as u64 + 10);
+    }
+}

@@ -13,7 +13,6 @@ use cl_base::PeerId;
 use rcl_proto::{CloseReason, Refusal, Sink, Source, TransferId};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, VecDeque};
-use std::io::IoSlice;
 
 /// Bytes in front of a message.
 const WORD_LEN: usize = 8;
@@ -233,9 +232,8 @@ fn send_word(
     numbers: [u64; 2],
 ) -> Result<(), cl::Refusal> {
     let numbers = [numbers[0].to_le_bytes(), numbers[1].to_le_bytes()];
-    let word = word(kind, number);
-    let parts = [IoSlice::new(&word), IoSlice::new(&numbers.as_flattened()[..kind.numbers_len()])];
-    for_rcl::send_parts(cl, to, &parts)
+    let word = u64::from_le_bytes(word(kind, number));
+    for_rcl::send_copy(cl, to, Some(word), &numbers.as_flattened()[..kind.numbers_len()])
 }
 
 /// What a message from a channel has come to.

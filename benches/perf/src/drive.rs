@@ -63,6 +63,20 @@ pub fn park<P: Party, R: Role>((party, role): &mut (P, R), stop: &AtomicBool) ->
 /// A party's turn. True if nothing had arrived.
 #[inline]
 fn turn<P: Party, R: Role>(party: &mut P, role: &mut R) -> Result<bool, String> {
+    if role.takes_contents() {
+        let mut step = Ok(());
+        let taken = party.drain(BATCH, |from, contents| {
+            if step.is_ok() {
+                step = role.on_contents(from, contents);
+            }
+        })?;
+        step?;
+        role.after_contents(party)?;
+        if taken == 0 {
+            role.on_idle(party)?;
+        }
+        return Ok(taken == 0);
+    }
     for taken in 0..BATCH {
         let Some((from, buf)) = party.poll()? else {
             role.on_idle(party)?;

@@ -51,9 +51,10 @@ struct Outgoing {
 struct Pack {
     to: PeerId,
     addr: SocketAddr,
-    /// One message as it is, or several, each behind its length.
+    /// One message as it is, or one or several each behind its length (`prefixed`).
     buf: Buf,
     count: usize,
+    prefixed: bool,
 }
 
 /// Messages that have come together in a datagram, less those handed up.
@@ -174,8 +175,39 @@ impl Network {
             }
             self.flush(stats);
         }
-        self.pack = Some(Pack { to, addr, buf, count: 1 });
+        self.pack = Some(Pack { to, addr, buf, count: 1, prefixed: false });
         Ok(())
+    }
+
+    /// As [`Network::queue`], for a copy of `contents`.
+    pub(super) fn queue_copy(
+        &mut self,
+        to: PeerId,
+        addr: SocketAddr,
+        contents: &[u8],
+        stats: &mut Stats,
+    ) -> Result<(), Refusal> {
+        let len_max = self.unfragmented_len_max();
+        if contents.len() <= PACKED_LEN_MAX && self.backlog.is_empty() {
+            if let Some(pack) = &mut self.pack {
+                if (pack.to, pack.addr) == (to, addr) && pack.add(contents, len_max, &self.pool, stats) {
+                    return Ok(());
+                }
+                self.flush(stats);
+            }
+            if self.pack.is_none()
+                && let Ok(mut buf) = self.pool.alloc(len_max)
+            {
+                append_packed(&mut buf, contents);
+                stats.copies += 1;
+                self.pack = Some(Pack { to, addr, buf, count: 1, prefixed: true });
+                return Ok(());
+            }
+        }
+        let mut buf = self.pool.alloc(contents.len()).map_err(|_| Refusal::Backpressure)?;
+        buf.extend_from_slice(contents);
+        stats.copies += 1;
+        self.queue(to, addr, buf, stats).map_err(|error| error.reason)
     }
 
     /// Sends what waits, as far as the transport takes it.
@@ -191,8 +223,11 @@ impl Network {
                 Err(_) => stats.drops.send_failed += 1,
             }
         }
-        if let Some(Pack { to, addr, buf, count }) = self.pack.take() {
+        if let Some(Pack { to, addr, mut buf, count, prefixed }) = self.pack.take() {
             let form = if count == 1 { Form::Plain } else { Form::Packed };
+            if count == 1 && prefixed {
+                buf.advance(PACKED_PREFIX);
+            }
             let geometry = Geometry::for_message(buf.len(), self.unfragmented_len_max());
             let geometry = geometry.expect("a pack fits into a datagram");
             let outgoing = self.outgoing(to, addr, buf, geometry, form);
@@ -326,21 +361,31 @@ impl Network {
 
     /// The next message that has arrived.
     pub(super) fn recv(&mut self, stats: &mut Stats) -> Option<Received> {
-        if self.unpacking.is_some() {
-            self.ended = Ended::More;
-            if let Some(received) = self.unpack(stats) {
-                return Some(received);
-            }
+        loop {
             if self.unpacking.is_some() {
-                return None;
+                self.ended = Ended::More;
+                let message = self.unpack(stats);
+                if message.is_some() || self.unpacking.is_some() {
+                    return message;
+                }
+            }
+            let received = self.recv_whole(stats);
+            if received.is_some() || self.unpacking.is_none() {
+                return received;
             }
         }
+    }
+
+    /// The next message that has a datagram of its own, or of several fragments. `None` and something to
+    /// unpack: several have come in one.
+    fn recv_whole(&mut self, stats: &mut Stats) -> Option<Received> {
         self.ended = Ended::More;
         for _ in 0..DATAGRAMS_PER_POLL {
             match self.transport.recv(&self.pool) {
                 Recv::Datagram(addr, buf) => {
-                    if let Some(received) = self.on_datagram(addr, buf, stats) {
-                        return Some(received);
+                    let received = self.on_datagram(addr, buf, stats);
+                    if received.is_some() || self.unpacking.is_some() {
+                        return received;
                     }
                 }
                 Recv::Empty => {
@@ -359,6 +404,46 @@ impl Network {
             self.expire();
         }
         None
+    }
+
+    /// Calls `each` with up to `max` messages where they lie, and tells how many.
+    pub(super) fn visit(
+        &mut self,
+        max: usize,
+        stats: &mut Stats,
+        mut each: impl FnMut(PeerId, SocketAddr, &[u8]),
+    ) -> usize {
+        let mut count = 0;
+        while count < max {
+            if let Some(Unpacking { from, addr, buf }) = &mut self.unpacking {
+                let mut at = 0;
+                while count < max
+                    && let Some(message) = split_packed(&buf[at..])
+                {
+                    each(*from, *addr, message);
+                    at += PACKED_PREFIX + message.len();
+                    count += 1;
+                    stats.bytes_received += message.len() as u64;
+                }
+                buf.advance(at);
+                // With something left it is full, or of an impossible length.
+                if buf.is_empty() || split_packed(buf).is_none() {
+                    stats.drops.geometry += u64::from(!buf.is_empty());
+                    self.unpacking = None;
+                }
+                continue;
+            }
+            let Some(received) = self.recv_whole(stats) else {
+                if self.unpacking.is_none() {
+                    break;
+                }
+                continue;
+            };
+            each(received.from, received.addr, &received.buf);
+            stats.bytes_received += received.buf.len() as u64;
+            count += 1;
+        }
+        count
     }
 
     fn on_datagram(&mut self, addr: SocketAddr, mut buf: Buf, stats: &mut Stats) -> Option<Received> {
@@ -383,7 +468,7 @@ impl Network {
         buf.advance(HEADER_LEN);
         if repr.form == Form::Packed {
             self.unpacking = Some(Unpacking { from: repr.source, addr, buf });
-            return self.unpack(stats);
+            return None;
         }
         if repr.geometry.count() == 1 {
             return Some(Received { from: repr.source, addr, buf, channel: None });
@@ -450,15 +535,17 @@ fn split_packed(packed: &[u8]) -> Option<&[u8]> {
 
 impl Pack {
     /// Adds a message, if there is room for it in a datagram of `len_max` bytes.
-    fn add(&mut self, message: &Buf, len_max: usize, pool: &Pool, stats: &mut Stats) -> bool {
-        let already = if self.count == 1 { PACKED_PREFIX } else { 0 } + self.buf.len();
+    #[inline]
+    fn add(&mut self, message: &[u8], len_max: usize, pool: &Pool, stats: &mut Stats) -> bool {
+        let already = if self.prefixed { 0 } else { PACKED_PREFIX } + self.buf.len();
         if already + PACKED_PREFIX + message.len() > len_max {
             return false;
         }
-        if self.count == 1 {
+        if !self.prefixed {
             let Ok(mut pack) = pool.alloc(len_max) else { return false };
             append_packed(&mut pack, &self.buf);
             self.buf = pack;
+            self.prefixed = true;
             stats.copies += 1;
         }
         append_packed(&mut self.buf, message);
@@ -468,6 +555,7 @@ impl Pack {
     }
 }
 
+#[inline]
 fn append_packed(pack: &mut Buf, message: &[u8]) {
     const { assert!(PACKED_LEN_MAX <= u16::MAX as usize) };
     pack.extend_from_slice(&(message.len() as u16).to_le_bytes());

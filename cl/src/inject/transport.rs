@@ -202,6 +202,10 @@ impl Transport for Injected {
         !std::mem::take(&mut self.more) && self.inner.prepare_park(pool)
     }
 
+    fn park_directly(&self) -> Option<RawFd> {
+        self.inner.park_directly()
+    }
+
     fn deadline(&self) -> Time {
         let due = |lane: &Option<Lane>| lane.as_ref().map_or(Time::MAX, |lane| lane.shelf.next_due());
         let outgoing = due(&self.outgoing).max(self.retry_at);

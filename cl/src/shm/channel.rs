@@ -221,7 +221,7 @@ impl Channel {
         if buf.len() > copy_max {
             return self.lend(buf, copies);
         }
-        if !self.producer.put(&self.out.ring, self.out.consumed(), &[&buf]) {
+        if !self.producer.put(&self.out.ring, self.out.consumed(), None, &buf) {
             return Err((buf, Full::Now));
         }
         *copies += 1;
@@ -245,14 +245,13 @@ impl Channel {
         Ok(())
     }
 
-    /// Hands over a message of at most [`INLINE_MAX`] bytes in parts, as a copy.
+    /// Hands over a copy of a message of at most [`INLINE_MAX`] bytes, a word in front of it if given.
     #[inline]
-    pub(super) fn send_parts(&mut self, parts: &[&[u8]]) -> Result<(), Full> {
-        debug_assert!(parts.iter().map(|p| p.len()).sum::<usize>() <= INLINE_MAX);
+    pub(super) fn send_copy(&mut self, word: Option<u64>, contents: &[u8]) -> Result<(), Full> {
         if self.is_over() {
             return Err(Full::ForGood);
         }
-        match self.producer.put(&self.out.ring, self.out.consumed(), parts) {
+        match self.producer.put(&self.out.ring, self.out.consumed(), word, contents) {
             true => Ok(()),
             false => Err(Full::Now),
         }
@@ -299,6 +298,50 @@ impl Channel {
             }
             Err(Broken) => Err(Trouble::Broken),
         }
+    }
+
+    /// Calls `each` with messages from the other side where they lie, at most `max`, until it returns false.
+    /// Tells how many, and what was in the way of more.
+    #[inline]
+    pub(super) fn visit(
+        &mut self,
+        max: usize,
+        bytes: &mut u64,
+        copies: &mut u64,
+        mut each: impl FnMut(&[u8]),
+    ) -> (usize, Option<Trouble>) {
+        let Channel { inbox: Some(Inbox { way, consumer, foreign, .. }), traffic, .. } = self else {
+            return (0, None);
+        };
+        let ring = &way.ring[..];
+        // Zeroed once for all messages of the visit.
+        let mut scratch = [0; INLINE_MAX];
+        for count in 0..max {
+            match consumer.peek(ring) {
+                Ok(None) => return (count, None),
+                Ok(Some(Record::Inline(len))) => {
+                    let contents = &mut scratch[..len];
+                    consumer.copy(ring, contents);
+                    consumer.done(ring, way.consumed(), len);
+                    *copies += 1;
+                    *bytes += len as u64;
+                    traffic.received(len);
+                    each(contents);
+                }
+                Ok(Some(Record::Lent(loan))) => {
+                    let end = loan.start.checked_add(loan.len);
+                    let Some(buf) = end.and_then(|end| foreign.borrow(loan.slot, loan.start..end)) else {
+                        return (count, Some(Trouble::Broken));
+                    };
+                    consumer.done(ring, way.consumed(), 8);
+                    *bytes += buf.len() as u64;
+                    traffic.received(buf.len());
+                    each(&buf);
+                }
+                Err(Broken) => return (count, Some(Trouble::Broken)),
+            }
+        }
+        (max, None)
     }
 
     /// Tells the other side whether we sleep.

@@ -72,24 +72,25 @@ pub(crate) enum Record {
 pub(crate) struct Broken;
 
 impl Producer {
-    /// Writes a message of the bytes of `parts`, if there is room.
+    /// Writes a message, if there is room: a word, if given, and the bytes of `contents`.
     #[inline]
-    pub(crate) fn put(&mut self, ring: &[AtomicU64], consumed: &AtomicU64, parts: &[&[u8]]) -> bool {
-        let len = parts.iter().map(|part| part.len()).sum::<usize>();
+    pub(crate) fn put(
+        &mut self,
+        ring: &[AtomicU64],
+        consumed: &AtomicU64,
+        word: Option<u64>,
+        contents: &[u8],
+    ) -> bool {
+        let len = contents.len() + if word.is_some() { 8 } else { 0 };
         debug_assert!(len <= INLINE_MAX);
         let need = words(len);
         let Some(at) = self.reserve(ring, consumed, need) else { return false };
-        match parts {
-            [whole] => copy_in(&ring[at + 1..at + need], whole),
-            _ => {
-                // Gathered on the stack first: parts need not end at whole words.
-                let mut all = [0; INLINE_MAX];
-                let mut end = 0;
-                for part in parts {
-                    all[end..end + part.len()].copy_from_slice(part);
-                    end += part.len();
-                }
-                copy_in(&ring[at + 1..at + need], &all[..end]);
+        let record = &ring[at + 1..at + need];
+        match word {
+            None => copy_in(record, contents),
+            Some(word) => {
+                record[0].store(word, Ordering::Relaxed);
+                copy_in(&record[1..], contents);
             }
         }
         self.publish(ring, at, need, header(Kind::Inline, len));

@@ -168,6 +168,12 @@ impl Ring {
         Ok(())
     }
 
+    /// Forgets that the bell has been rung.
+    pub(super) fn hush(&self) {
+        // Nothing to read is fine.
+        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+    }
+
     /// Says whether the descriptor of this ring shall become readable when there is work: it costs
     /// the kernel some time for each datagram.
     pub(super) fn set_bell(&mut self, on: bool) {

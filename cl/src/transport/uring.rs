@@ -67,6 +67,7 @@ impl Transport for Uring {
         }
         if std::mem::take(&mut self.bell_on) {
             self.ring.set_bell(false);
+            self.ring.hush();
         }
         loop {
             match self.ring.next() {
@@ -104,6 +105,10 @@ impl Transport for Uring {
 
     fn writable_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
+    }
+
+    fn park_directly(&self) -> Option<RawFd> {
+        (self.mode == Mode::Direct).then(|| self.socket.as_raw_fd())
     }
 
     fn prepare_park(&mut self, _pool: &Pool) -> bool {

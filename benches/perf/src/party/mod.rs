@@ -54,6 +54,34 @@ pub trait Party: Sized {
     /// [`Refused`].
     fn queue(&mut self, to: PeerId, buf: Buf) -> Result<(), Refused>;
 
+    /// As [`Party::queue`], for a copy of `contents`. False if it may be accepted a little later.
+    ///
+    /// # Errors
+    /// A sentence, if it never will be.
+    #[inline]
+    fn queue_copy(&mut self, to: PeerId, contents: &[u8]) -> Result<bool, String> {
+        let Some(mut buf) = self.alloc(contents.len()) else { return Ok(false) };
+        buf.extend_from_slice(contents);
+        match self.queue(to, buf) {
+            Ok(()) => Ok(true),
+            Err(Refused::Later(_)) => Ok(false),
+            Err(Refused::Never(why)) => Err(why),
+        }
+    }
+
+    /// Calls `each` with up to `max` messages where they lie, and tells how many there were.
+    ///
+    /// # Errors
+    /// As [`Party::poll`].
+    #[inline]
+    fn drain(&mut self, max: usize, mut each: impl FnMut(PeerId, &[u8])) -> Result<usize, String> {
+        for count in 0..max {
+            let Some((from, buf)) = self.poll()? else { return Ok(count) };
+            each(from, &buf);
+        }
+        Ok(max)
+    }
+
     /// Lets go of what was held back to be sent together.
     fn flush(&mut self);
 

@@ -1,6 +1,6 @@
 use super::{Party, Refused, cl_config};
 use crate::case::Case;
-use cl::{Buf, Endpoint, SendError};
+use cl::{Buf, Endpoint, Refusal, SendError};
 use cl_base::PeerId;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -45,6 +45,20 @@ impl Party for Endpoint {
     #[inline]
     fn queue(&mut self, to: PeerId, buf: Buf) -> Result<(), Refused> {
         Endpoint::queue(self, to, buf).map_err(refused)
+    }
+
+    #[inline]
+    fn queue_copy(&mut self, to: PeerId, contents: &[u8]) -> Result<bool, String> {
+        match Endpoint::queue_copy(self, to, contents) {
+            Ok(()) => Ok(true),
+            Err(Refusal::Backpressure) => Ok(false),
+            Err(reason) => Err(format!("message of {} bytes not sent: {reason}", contents.len())),
+        }
+    }
+
+    #[inline]
+    fn drain(&mut self, max: usize, mut each: impl FnMut(PeerId, &[u8])) -> Result<usize, String> {
+        Ok(Endpoint::drain(self, max, |message| each(message.from, message.contents)))
     }
 
     #[inline]

@@ -113,6 +113,16 @@ impl Source {
         if room == 0 {
             return Ok(());
         }
+        if self.messages.are_small_copies() {
+            for _ in 0..room {
+                if !party.queue_copy(self.to, self.messages.copy_of(self.sent))? {
+                    break;
+                }
+                self.sent += 1;
+            }
+            party.flush();
+            return Ok(());
+        }
         for _ in 0..room {
             let buf = match self.held.take() {
                 Some(buf) => buf,
@@ -242,6 +252,8 @@ pub struct Sink {
     first: PeerId,
     /// By the distance of the sender's principal from that of `first`.
     senders: Vec<Sender>,
+    /// Those whose credit is due.
+    due: Vec<usize>,
 }
 
 impl Sink {
@@ -253,6 +265,7 @@ impl Sink {
             credit_every: (case.window / CREDITS_PER_WINDOW).max(1),
             first,
             senders: vec![Sender::default(); case.senders as usize],
+            due: Vec::new(),
         }
     }
 
@@ -279,18 +292,39 @@ impl Role for Sink {
 
     #[inline]
     fn on_message<P: Party>(&mut self, party: &mut P, from: PeerId, buf: Buf) -> Step {
+        self.on_contents(from, &buf)?;
+        drop(buf);
+        self.after_contents(party)
+    }
+
+    fn takes_contents(&self) -> bool {
+        self.messages.are_small_copies()
+    }
+
+    #[inline]
+    fn on_contents(&mut self, from: PeerId, contents: &[u8]) -> Step {
         let index = from.principal.0.wrapping_sub(self.first.principal.0) as usize;
         let Some(sender) = self.senders.get_mut(index) else {
             return Err(format!("a message of {from}, which takes no part"));
         };
-        let number = self.messages.take(&buf)?;
-        drop(buf);
+        let number = self.messages.take(contents)?;
         sender.heard = true;
         sender.credit.received += 1;
         let seen = if self.numbered { number + 1 } else { sender.credit.received };
         sender.credit.seen = sender.credit.seen.max(seen);
         sender.uncredited += 1;
-        if sender.uncredited >= self.credit_every { self.give_credit(party, index) } else { Ok(()) }
+        if sender.uncredited.is_multiple_of(self.credit_every) {
+            self.due.push(index);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn after_contents<P: Party>(&mut self, party: &mut P) -> Step {
+        while let Some(index) = self.due.pop() {
+            self.give_credit(party, index)?;
+        }
+        Ok(())
     }
 
     #[inline]

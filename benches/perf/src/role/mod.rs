@@ -29,6 +29,20 @@ pub trait Role {
     fn start<P: Party>(&mut self, party: &mut P) -> Step;
     /// A message has arrived.
     fn on_message<P: Party>(&mut self, party: &mut P, from: PeerId, buf: Buf) -> Step;
+    /// Whether it takes messages where they lie, by [`Role::on_contents`], instead of in buffers.
+    fn takes_contents(&self) -> bool {
+        false
+    }
+    /// A message has arrived, if [`Role::takes_contents`].
+    fn on_contents(&mut self, from: PeerId, contents: &[u8]) -> Step {
+        let _ = contents;
+        Err(format!("a message of {from} that nobody takes"))
+    }
+    /// After some calls of [`Role::on_contents`].
+    fn after_contents<P: Party>(&mut self, party: &mut P) -> Step {
+        let _ = party;
+        Ok(())
+    }
     /// Nothing more has arrived: the time to send.
     fn on_idle<P: Party>(&mut self, party: &mut P) -> Step;
     /// [`TICK`] has passed.
@@ -49,6 +63,8 @@ struct Messages {
     into: Vec<u8>,
 }
 
+/// Up to this size copied contents are sent and received by slices, without buffers.
+const SMALL_COPY_MAX: usize = 1024;
 /// Bytes at the front of a message that hold its number, if it has so many.
 const NUMBER_LEN: usize = 8;
 
@@ -77,17 +93,30 @@ impl Messages {
         Some(buf)
     }
 
+    /// Whether contents are of a size at which copying is the way to send and to receive.
+    fn are_small_copies(&self) -> bool {
+        self.contents == Contents::Copied && self.size <= SMALL_COPY_MAX
+    }
+
+    /// The contents of message `n`, in the application's own memory.
+    #[inline]
+    fn copy_of(&mut self, n: u64) -> &[u8] {
+        let len = NUMBER_LEN.min(self.size);
+        self.from[..len].copy_from_slice(&n.to_le_bytes()[..len]);
+        &self.from
+    }
+
     /// The number that a message carries, after its contents have been taken.
     ///
     /// # Errors
     /// If it has not the size it should have.
     #[inline]
-    fn take(&mut self, buf: &Buf) -> Result<u64, String> {
+    fn take(&mut self, buf: &[u8]) -> Result<u64, String> {
         if buf.len() != self.size {
             return Err(format!("a message of {} bytes arrived, {} were expected", buf.len(), self.size));
         }
         let contents = match self.contents {
-            Contents::Loaned => &buf[..],
+            Contents::Loaned => buf,
             Contents::Copied => {
                 self.into.copy_from_slice(buf);
                 &self.into
