@@ -42,7 +42,8 @@ pub enum Counters {
 /// What a counter's value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// A number of things that happened; it only grows.
+    /// A number of things that happened. It only grows, until the endpoint is closed or, of a peer, the connection
+    /// ends.
     Count,
     /// How much of something there is at present.
     Level,

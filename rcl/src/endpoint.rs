@@ -1,3 +1,4 @@
+use crate::counters::Shown;
 use crate::memory::PoolMemory;
 use crate::shared::{Arrival, Links};
 use crate::{Event, SendError};
@@ -42,6 +43,8 @@ pub struct Endpoint {
     node: Node<PoolMemory>,
     /// and those by shared memory.
     links: Links,
+    /// Where others read the counters.
+    shown: Option<Shown>,
     clock: Clock,
     /// The socket took no more; there may be something to send.
     busy_until: Time,
@@ -53,7 +56,8 @@ impl Endpoint {
     /// # Errors
     /// As [`cl::Endpoint::open`].
     pub fn open(config: EndpointConfig) -> Result<Endpoint, OpenError> {
-        let cl = cl::Endpoint::open(config.cl)?;
+        let mut cl = cl::Endpoint::open(config.cl)?;
+        let shown = cl.counters().map(Shown::new);
         let mut protocol = config.protocol;
         protocol.segment_len = cl.unfragmented_len_max() - HEADER_LEN;
         // What is on its way to us lies in our socket's buffer until it is polled, and in the pool's buffers
@@ -66,7 +70,7 @@ impl Endpoint {
         let clock = Clock::new();
         let memory = PoolMemory(cl.pool().clone());
         let node = Node::new(protocol, Incarnation(clock.now().as_nanos()), memory);
-        Ok(Endpoint { cl, node, links: Links::default(), clock, busy_until: Time::MAX })
+        Ok(Endpoint { cl, node, links: Links::default(), shown, clock, busy_until: Time::MAX })
     }
 
     /// The address the socket is bound to.
@@ -221,6 +225,13 @@ impl Endpoint {
     }
 
     fn receive(&mut self) -> Option<Event> {
+        if let Some(live) = self.cl.counters_due()
+            && let Some(shown) = &mut self.shown
+        {
+            let mut counters = self.node.counters();
+            counters.stale += self.links.stale;
+            shown.show(live, counters, self.links.count(), self.node.connections());
+        }
         if self.links.is_busy() {
             self.links.pump(&mut self.cl);
         }

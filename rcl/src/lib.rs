@@ -82,6 +82,7 @@
 //! - [`Config::checksum`] costs some of the bandwidth of large messages over the loopback device
 //!   when it covers everything.
 
+mod counters;
 mod endpoint;
 mod memory;
 mod shared;

@@ -295,6 +295,11 @@ impl Links {
         self.by_peer.get(&peer).and_then(|&i| self.links[i].as_ref()).is_some_and(Link::is_open)
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.by_peer.len()
+    }
+
     pub(crate) fn has(&self, peer: PeerId) -> bool {
         self.by_peer.contains_key(&peer)
     }

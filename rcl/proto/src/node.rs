@@ -7,6 +7,7 @@ use cl_base::{Incarnation, PeerId, Time};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Resets waiting to be sent; more than this at once is somebody's flood, and they are only a courtesy.
 const RESETS_MAX: usize = 64;
@@ -175,6 +176,8 @@ pub struct Sizes {
     pub window: usize,
     /// Segments received and not read.
     pub kept: usize,
+    /// The smoothed round-trip time; zero if none has been measured.
+    pub round_trip: Duration,
 }
 
 struct Slot<B> {
@@ -605,8 +608,16 @@ impl<M: Memory> Node<M> {
     /// The state of the connection to `peer`.
     pub fn sizes(&self, peer: PeerId) -> Option<Sizes> {
         let slot = self.slots[*self.places.get(&peer)?].as_ref()?;
-        let (held, under_way, window) = slot.connection.sender.sizes();
-        Some(Sizes { held, under_way, window, kept: slot.connection.receiver.kept() })
+        Some(Sizes::of(&slot.connection))
+    }
+
+    /// All connections, with what each has done and its state.
+    pub fn connections(&self) -> impl Iterator<Item = (PeerId, Counters, Sizes)> {
+        self.slots.iter().flatten().map(|slot| {
+            let mut counters = Counters::default();
+            counters.add(&slot.connection);
+            (slot.peer, counters, Sizes::of(&slot.connection))
+        })
     }
 
     fn slot(&mut self, peer: PeerId) -> Option<(usize, &mut Slot<M::Buf>)> {
@@ -664,6 +675,14 @@ impl<M: Memory> Node<M> {
                 self.remembered.pop_first();
             }
         }
+    }
+}
+
+impl Sizes {
+    fn of<B: std::ops::Deref<Target = [u8]>>(connection: &Connection<B>) -> Sizes {
+        let (held, under_way, window) = connection.sender.sizes();
+        let round_trip = connection.sender.round_trip();
+        Sizes { held, under_way, window, kept: connection.receiver.kept(), round_trip }
     }
 }
 

@@ -647,6 +647,11 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
         self.round_trip.back_off();
     }
 
+    /// The smoothed round-trip time, zero before the first measurement.
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.round_trip.smooth().unwrap_or_default()
+    }
+
     /// Sizes for the metrics: bytes held, segments under way, the window.
     pub(crate) fn sizes(&self) -> (usize, usize, usize) {
         (self.held, self.under_way, self.congestion.window())
