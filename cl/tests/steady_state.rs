@@ -1,12 +1,8 @@
 //! Once warm, nothing is allocated for a message, and nothing copied that need not be: shown by counters.
 
-// An allocator cannot be written without.
-#![allow(unsafe_code)]
-
+use allocation_counter::measure;
 use cl::{Endpoint, EndpointConfig, Received, SharedMemory, SharedMemoryConfig, TransportChoice};
 use cl_base::PeerId;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -21,41 +17,6 @@ const WARM_UP_TIME: Duration = Duration::from_millis(50);
 const MESSAGES: u32 = 100_000;
 /// Queued before they are received, so that they are packed.
 const WINDOW: u32 = 32;
-
-/// The system's allocator, which counts what this thread asks of it.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    // A thread that ends has no counter any more, and nobody to read it.
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-}
-
-// SAFETY: every call is passed on to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: passed on from our caller.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: passed on from our caller.
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, len: usize) -> *mut u8 {
-        count();
-        // SAFETY: passed on from our caller.
-        unsafe { System.realloc(at, layout, len) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 fn pair(transport: TransportChoice, shared_memory: &SharedMemory) -> Option<(Endpoint, Endpoint)> {
     let open = |me| {
@@ -145,16 +106,14 @@ fn cost(
         pass(a, b, len, WARM_UP.min(count));
     }
     let copies = |a: &Endpoint, b: &Endpoint| a.stats().copies + b.stats().copies;
-    let (allocated, copied) = (ALLOCATIONS.get(), copies(a, b));
-    pass(a, b, len, count);
-    (ALLOCATIONS.get() - allocated, copies(a, b) - copied)
+    let copied = copies(a, b);
+    let allocated = measure(|| pass(a, b, len, count)).count_total;
+    (allocated, copies(a, b) - copied)
 }
 
 #[test]
-fn the_allocator_counts() {
-    let before = ALLOCATIONS.get();
-    drop(std::hint::black_box(vec![1u8; 100]));
-    assert_eq!(ALLOCATIONS.get() - before, 1);
+fn what_is_allocated_is_counted() {
+    assert_eq!(measure(|| drop(std::hint::black_box(vec![1u8; 100]))).count_total, 1);
 }
 
 #[test]
