@@ -50,6 +50,7 @@ impl Rig {
             peer: PeerId::new(2, 0),
             addr: SocketAddr::from(([127, 0, 0, 1], 1)),
             state: State::Open,
+            traffic: Traffic::default(),
             producer: Producer::default(),
             loans: Loans::new(&self.ours, self.plan.returns(ours)),
             out: Way::new(ours, self.plan),
@@ -104,7 +105,7 @@ pub(in crate::shm) fn neighbour(mut input: &[u8]) {
                     let at = at.min(words[0].len() - 1);
                     words[0][at].store(u64::from(slot % 16) << (place & 32), Ordering::Relaxed);
                 }
-                3 | 4 => match channel.recv(&rig.ours, &mut copies) {
+                3 => match channel.recv(&rig.ours, &mut copies) {
                     Ok(mut buf) => {
                         buf.iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
                         held.push_back(buf);
@@ -115,6 +116,16 @@ pub(in crate::shm) fn neighbour(mut input: &[u8]) {
                     Err(Trouble::Broken) => break,
                     Err(Trouble::Nothing | Trouble::Starved) => {}
                 },
+                4 => {
+                    let mut bytes = 0;
+                    let mut seen = 0;
+                    let each = |message: &[u8]| seen += message.len() as u64;
+                    let (count, trouble) = channel.visit(place % 8, &mut bytes, &mut copies, each);
+                    assert!(count <= place % 8 && bytes == seen);
+                    if trouble == Some(Trouble::Broken) {
+                        break;
+                    }
+                }
                 5 => drop(held.pop_front()),
                 6 => {
                     let buf = held.pop_back().or_else(|| {
