@@ -9,6 +9,7 @@ use common::{Mix, Receiver, Sender, resident_mib};
 use rcl::{CloseReason, Endpoint, EndpointConfig, Event};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const SENDER: PeerId = PeerId::new(1, 0);
@@ -22,6 +23,8 @@ const READING: Duration = Duration::from_secs(1);
 const SETTLING: Duration = Duration::from_secs(1);
 /// The pools of both are 144 MiB each; beside them there are programs, rings and announced messages.
 const RESIDENT_MAX_MIB: u64 = 2 * 144 + 64;
+/// The memory of a process is measured, so there is one sender in it at a time.
+static ALONE: Mutex<()> = Mutex::new(());
 /// For a machine with other work.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -74,6 +77,7 @@ fn stop(test: &str, shared: bool, stop: Duration) {
     if let Ok(part) = std::env::var(PART_VARIABLE) {
         return read(&part);
     }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut endpoint = Endpoint::open(config(SENDER, shared, stop)).unwrap();
     let way = if shared { "shared" } else { "network" };
     let part = format!("{way} {} {}", stop.as_secs(), endpoint.local_addr());
