@@ -36,7 +36,6 @@ pub fn spin<P: Party, R: Role>(players: &mut [(P, R)], stop: &AtomicBool) -> Ste
                 role.on_tick(party)?;
             }
         }
-        std::hint::spin_loop();
     }
 }
 

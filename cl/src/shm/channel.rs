@@ -20,6 +20,9 @@ use std::sync::Arc;
 /// look, which costs a cache line's transfer, and few, so that hot buffers are reused.
 const RECLAIM_AT: usize = 8;
 
+/// Before a message this long is lent the look is always worth it: a buffer still in the cache saves more.
+const RECLAIM_LEN: usize = 8 << 10;
+
 /// Where things lie in the region that one side makes for what it sends. What the other side writes is in
 /// cache lines of its own.
 ///
@@ -230,7 +233,7 @@ impl Channel {
 
     #[inline(never)]
     fn lend(&mut self, buf: Buf, copies: &mut u64) -> Result<(), (Buf, Full)> {
-        if self.loans.count() >= RECLAIM_AT {
+        if self.loans.count() >= RECLAIM_AT || buf.len() >= RECLAIM_LEN {
             self.reclaim();
         }
         if !self.producer.has_room_for_loan(&self.out.ring, self.out.consumed()) {
