@@ -472,7 +472,11 @@ impl Endpoint {
         self.flush();
         let direct = self.network.transport.park_directly();
         let ready = match direct {
-            Some(_) => self.network.ended == Ended::More || !self.prepare_park_shared(),
+            Some(_) => {
+                self.network.ended == Ended::More
+                    || !self.network.transport.prepare_direct_park()
+                    || !self.prepare_park_shared()
+            }
             None => !self.prepare_park(),
         };
         if ready {

@@ -1,5 +1,6 @@
 //! What carries datagrams: one small trait, [`Transport`], and those who keep it.
 
+mod lanes;
 mod mio;
 #[cfg(feature = "ofi")]
 mod ofi;
@@ -103,6 +104,12 @@ pub(crate) trait Transport: Send {
     /// preparation: the quickest way to sleep for a caller that has nothing else to wait for.
     fn park_directly(&self) -> Option<RawFd> {
         None
+    }
+
+    /// The caller will sleep on that descriptor. False if there may be something to receive that it does not
+    /// tell of.
+    fn prepare_direct_park(&mut self) -> bool {
+        true
     }
 
     /// When [`Transport::recv`] wants to be called though nothing has arrived.

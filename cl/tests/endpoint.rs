@@ -248,3 +248,58 @@ fn joined_datagrams_are_taken_apart_again() {
     }
     assert_eq!(b.stats().drops.total(), 0);
 }
+
+#[test]
+fn a_peer_that_much_goes_to_gets_a_socket_of_its_own_and_nobody_is_lost_by_it() {
+    const CAROL: PeerId = PeerId::new(3, 0);
+    for transport in each() {
+        let (mut a, mut b) = pair(config(ALICE, transport), config(BOB, transport));
+        let mut c = Endpoint::open(config(CAROL, transport)).unwrap();
+        c.resolve(ALICE, a.local_addr());
+        a.resolve(CAROL, c.local_addr());
+        let exchange = |from: &mut Endpoint, to: &mut Endpoint, peer, n: u32| {
+            from.send(peer, from.alloc_copy(&n.to_le_bytes()).unwrap()).unwrap();
+            let received = poll_within(to, Duration::from_secs(5)).expect("it arrives");
+            assert_eq!(
+                (received.buf[..].to_vec(), received.addr),
+                (n.to_le_bytes().to_vec(), from.local_addr())
+            );
+        };
+        for n in 0..1000 {
+            exchange(&mut a, &mut b, BOB, n);
+            exchange(&mut b, &mut a, ALICE, n);
+            if n % 100 == 0 {
+                // By the way, others.
+                exchange(&mut c, &mut a, ALICE, n);
+                exchange(&mut a, &mut c, CAROL, n);
+            }
+        }
+        // The address is nobody else's.
+        let error =
+            Endpoint::open(EndpointConfig { bind: a.local_addr(), ..config(CAROL, transport) }).unwrap_err();
+        assert!(error.is_address_in_use(), "{error}");
+        // Who sleeps is woken by everybody.
+        for (from_bob, n) in [(true, 1u32), (false, 2), (true, 3)] {
+            let start = Instant::now();
+            let peer = if from_bob { &mut b } else { &mut c };
+            peer.send(ALICE, peer.alloc_copy(&n.to_le_bytes()).unwrap()).unwrap();
+            let received = loop {
+                if let Some(received) = a.poll() {
+                    break received;
+                }
+                a.park(Some(Duration::from_secs(5))).unwrap();
+            };
+            assert_eq!(received.buf[..], n.to_le_bytes());
+            assert!(start.elapsed() < Duration::from_secs(3), "not woken");
+        }
+        // One that is gone is no error, and one that comes again is reached.
+        let addr = b.local_addr();
+        drop(b);
+        for n in 0..10u32 {
+            a.send(BOB, a.alloc_copy(&n.to_le_bytes()).unwrap()).unwrap();
+            assert!(a.poll().is_none());
+        }
+        let mut b = Endpoint::open(EndpointConfig { bind: addr, ..config(BOB, transport) }).unwrap();
+        exchange(&mut a, &mut b, BOB, 7);
+    }
+}

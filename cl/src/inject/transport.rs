@@ -206,6 +206,10 @@ impl Transport for Injected {
         self.inner.park_directly()
     }
 
+    fn prepare_direct_park(&mut self) -> bool {
+        self.inner.prepare_direct_park()
+    }
+
     fn deadline(&self) -> Time {
         let due = |lane: &Option<Lane>| lane.as_ref().map_or(Time::MAX, |lane| lane.shelf.next_due());
         let outgoing = due(&self.outgoing).max(self.retry_at);

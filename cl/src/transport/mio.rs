@@ -1,3 +1,4 @@
+use super::lanes::Lanes;
 use super::{Recv, Transport, TransportKind, UdpSocket};
 use crate::header::HEADER_LEN;
 use crate::pool::{Buf, Exhausted, HEADROOM, Pool};
@@ -8,7 +9,7 @@ use std::os::fd::{AsRawFd, RawFd};
 /// UDP with one non-blocking call for each datagram: works everywhere, and is the fastest way for a
 /// caller that spins.
 pub(super) struct Mio {
-    socket: UdpSocket,
+    socket: Lanes,
     mtu: usize,
     /// The buffer for the next datagram, kept while there is none.
     next: Option<Buf>,
@@ -35,6 +36,7 @@ impl Mio {
             && mtu < JOINED_LEN_MAX / 2
             && pool.capacity_max() >= JOINED_LEN_MAX
             && socket.join_datagrams();
+        let socket = if joins { Lanes::new(socket).without_lanes() } else { Lanes::new(socket) };
         Mio { socket, mtu, next: None, joins, joined: None }
     }
 
@@ -60,7 +62,7 @@ impl Mio {
             Ok(buf) => buf,
             Err(_) => return Recv::Starved,
         };
-        match self.socket.recv_joined(buf.spare_mut(JOINED_LEN_MAX)) {
+        match self.socket.main().recv_joined(buf.spare_mut(JOINED_LEN_MAX)) {
             Ok((len, from, None)) if len > self.mtu => {
                 // Longer than any of ours: as much of it as would have been received without joining.
                 buf.grow(self.mtu);
@@ -96,11 +98,11 @@ impl Transport for Mio {
     }
 
     fn local_addr(&self) -> SocketAddr {
-        self.socket.local_addr()
+        self.socket.main().local_addr()
     }
 
     fn receive_buffer(&self) -> usize {
-        self.socket.receive_buffer()
+        self.socket.main().receive_buffer()
     }
 
     fn send(&mut self, to: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()> {
@@ -115,7 +117,7 @@ impl Transport for Mio {
         if self.joins {
             return self.recv_joined(pool);
         }
-        recv_directly(&self.socket, self.mtu, &mut self.next, pool)
+        recv_directly(|into| self.socket.recv(into), self.mtu, &mut self.next, pool)
     }
 
     fn readable_fd(&self) -> RawFd {
@@ -128,17 +130,22 @@ impl Transport for Mio {
 
     fn prepare_park(&mut self, _pool: &Pool) -> bool {
         // epoll itself tells of what arrives after the last call of `recv`.
-        self.joined.is_none()
+        self.socket.park() && self.joined.is_none()
     }
 
     #[cfg(test)]
     fn refuse_sends(&self, count: u32) {
-        self.socket.refuse_sends(count);
+        self.socket.main().refuse_sends(count);
     }
 }
 
-/// Receives a datagram of at most `mtu` bytes by a non-blocking call, into `next` or a fresh buffer.
-pub(super) fn recv_directly(socket: &UdpSocket, mtu: usize, next: &mut Option<Buf>, pool: &Pool) -> Recv {
+/// Receives a datagram of at most `mtu` bytes by `recv`, a non-blocking call, into `next` or a fresh buffer.
+pub(super) fn recv_directly(
+    recv: impl FnOnce(&mut [u8]) -> io::Result<(usize, SocketAddr)>,
+    mtu: usize,
+    next: &mut Option<Buf>,
+    pool: &Pool,
+) -> Recv {
     let mut buf = match next.take() {
         Some(buf) => buf,
         None => match alloc(pool, mtu) {
@@ -146,7 +153,7 @@ pub(super) fn recv_directly(socket: &UdpSocket, mtu: usize, next: &mut Option<Bu
             Err(_) => return Recv::Starved,
         },
     };
-    match socket.recv(buf.spare_mut(mtu)) {
+    match recv(buf.spare_mut(mtu)) {
         Ok((len, from)) => {
             buf.grow(len);
             Recv::Datagram(from, buf)

@@ -43,6 +43,11 @@ impl UdpSocket {
         })
     }
 
+    /// To look at and set its options.
+    pub(crate) fn options(&self) -> socket2::SockRef<'_> {
+        socket2::SockRef::from(&self.socket)
+    }
+
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.local
     }

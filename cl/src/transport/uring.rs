@@ -1,3 +1,4 @@
+use super::lanes::Lanes;
 use super::mio::recv_directly;
 use super::ring::{Completion, Ring};
 use super::{Recv, Transport, TransportKind, UdpSocket};
@@ -13,7 +14,7 @@ use std::os::fd::{AsRawFd, RawFd};
 pub(super) struct Uring {
     // Declared before the socket on which it has a receive pending, so that it is dropped first.
     ring: Ring,
-    socket: UdpSocket,
+    socket: Lanes,
     mtu: usize,
     /// The buffer for the next datagram received directly.
     next: Option<Buf>,
@@ -34,7 +35,14 @@ impl Uring {
     /// Makes the ring; nothing is given to it yet.
     pub(super) fn new(socket: UdpSocket, mtu: usize) -> Result<Uring, (UdpSocket, io::Error)> {
         match Ring::new(mtu) {
-            Ok(ring) => Ok(Uring { ring, socket, mtu, next: None, mode: Mode::Direct, bell_on: true }),
+            Ok(ring) => Ok(Uring {
+                ring,
+                socket: Lanes::new(socket),
+                mtu,
+                next: None,
+                mode: Mode::Direct,
+                bell_on: true,
+            }),
             Err(error) => Err((socket, error)),
         }
     }
@@ -46,11 +54,11 @@ impl Transport for Uring {
     }
 
     fn local_addr(&self) -> SocketAddr {
-        self.socket.local_addr()
+        self.socket.main().local_addr()
     }
 
     fn receive_buffer(&self) -> usize {
-        self.socket.receive_buffer()
+        self.socket.main().receive_buffer()
     }
 
     fn send(&mut self, to: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()> {
@@ -63,7 +71,7 @@ impl Transport for Uring {
 
     fn recv(&mut self, pool: &Pool) -> Recv {
         if self.mode == Mode::Direct {
-            return recv_directly(&self.socket, self.mtu, &mut self.next, pool);
+            return recv_directly(|into| self.socket.recv(into), self.mtu, &mut self.next, pool);
         }
         if std::mem::take(&mut self.bell_on) {
             self.ring.set_bell(false);
@@ -111,7 +119,14 @@ impl Transport for Uring {
         (self.mode == Mode::Direct).then(|| self.socket.as_raw_fd())
     }
 
+    fn prepare_direct_park(&mut self) -> bool {
+        self.socket.park()
+    }
+
     fn prepare_park(&mut self, _pool: &Pool) -> bool {
+        if !self.socket.park() {
+            return false;
+        }
         if self.mode == Mode::Direct {
             if let Err(error) = self.ring.enable() {
                 tracing::error!(%error, "io_uring cannot be enabled");
@@ -129,6 +144,6 @@ impl Transport for Uring {
 
     #[cfg(test)]
     fn refuse_sends(&self, count: u32) {
-        self.socket.refuse_sends(count);
+        self.socket.main().refuse_sends(count);
     }
 }

@@ -237,7 +237,7 @@ impl Xdp {
             self.until_look -= 1;
             return None;
         }
-        match recv_directly(&self.socket, self.mtu, &mut self.next, pool) {
+        match recv_directly(|into| self.socket.recv(into), self.mtu, &mut self.next, pool) {
             Recv::Empty => {
                 self.until_look = CALLS_PER_LOOK;
                 self.looked = true;
