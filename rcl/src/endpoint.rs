@@ -5,7 +5,7 @@ use crate::{Event, SendError};
 use cl::for_rcl::{channel, channel_of, next_closed, transmit};
 use cl::{Buf, Clock, Exhausted, OpenError};
 use cl_base::{Incarnation, PeerId, Time};
-use rcl_proto::{CloseReason, Config, Counters, HEADER_LEN, Node, Sink, Sizes, Source, TransferId};
+use rcl_proto::{Checksum, CloseReason, Config, Counters, HEADER_LEN, Node, Sink, Sizes, Source, TransferId};
 use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -29,9 +29,14 @@ pub struct EndpointConfig {
 }
 
 impl EndpointConfig {
-    /// The defaults for `me` at `bind`.
+    /// The defaults for `me` at `bind`. On a loopback address, where there is no wire, the checksum covers the
+    /// headers only.
     pub fn new(me: PeerId, bind: SocketAddr) -> EndpointConfig {
-        EndpointConfig { cl: cl::EndpointConfig::new(me, bind), protocol: Config::new(0) }
+        let mut protocol = Config::new(0);
+        if bind.ip().is_loopback() {
+            protocol.checksum = Checksum::Header;
+        }
+        EndpointConfig { cl: cl::EndpointConfig::new(me, bind), protocol }
     }
 }
 
@@ -59,6 +64,10 @@ impl Endpoint {
         let mut cl = cl::Endpoint::open(config.cl)?;
         let shown = cl.counters().map(Shown::new);
         let mut protocol = config.protocol;
+        if cl.faults().is_some() {
+            // What is damaged on purpose must be found.
+            protocol.checksum = Checksum::Full;
+        }
         protocol.segment_len = cl.unfragmented_len_max() - HEADER_LEN;
         // What is on its way to us lies in our socket's buffer until it is polled, and in the pool's buffers
         // until it is read; the half of these is for what is sent.

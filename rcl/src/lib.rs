@@ -79,8 +79,8 @@
 //!   poll.
 //! - The window is what the socket's receive buffer holds; a larger `net.core.rmem_max` and
 //!   [`cl::EndpointConfig::socket_buffer`] let more be under way on a long path.
-//! - [`Config::checksum`] costs some of the bandwidth of large messages over the loopback device
-//!   when it covers everything.
+//! - [`Config::checksum`] covers everything on a network; on a loopback address, where there is no wire, the
+//!   headers only, because it would cost some of the bandwidth of large messages.
 
 mod counters;
 mod endpoint;
