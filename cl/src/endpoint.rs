@@ -34,7 +34,7 @@ use std::time::Duration;
 
 /// While messages come through shared memory, the network is looked at so often only: a look costs more
 /// than a message.
-const NETWORK_INTERVAL: Duration = Duration::from_micros(50);
+const NETWORK_INTERVAL: Duration = Duration::from_micros(200);
 /// Looks into shared memory in vain between two at the clock.
 const LOOKS_PER_CLOCK: u32 = 32;
 /// Looks at the network in vain, after a message came from there, before it is looked at less often.

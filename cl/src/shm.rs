@@ -236,7 +236,7 @@ impl Shm {
     #[inline]
     pub(crate) fn flush(&mut self) {
         while let Some(index) = self.unrung.pop() {
-            if let Some(channel) = &self.slots[index as usize].channel {
+            if let Some(channel) = &mut self.slots[index as usize].channel {
                 channel.ring_bell();
             }
         }

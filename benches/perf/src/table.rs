@@ -73,8 +73,14 @@ use Rival::{Loaned, Ours, Peer as Against};
 use Transport::{Shm, Udp, Xdp};
 
 const ROWS: &[Row] = &[
-    Row { goal: 0.70, floor: Some(1.0), ..lat(Cl, Shm, SMALL, Against(Ucx)) },
-    Row { metric: Metric::P99, goal: 0.80, floor: Some(1.0), ..lat(Cl, Shm, SMALL, Against(Ucx)) },
+    Row { contents: Copied, goal: 0.70, floor: Some(1.0), ..lat(Cl, Shm, SMALL, Against(Ucx)) },
+    Row {
+        contents: Copied,
+        metric: Metric::P99,
+        goal: 0.80,
+        floor: Some(1.0),
+        ..lat(Cl, Shm, SMALL, Against(Ucx))
+    },
     Row { contents: Copied, goal: 8.0, floor: Some(3.0), ..rate(Cl, Shm, &[64], Against(Ucx)) },
     Row { goal: 0.4, ..lat(Cl, Shm, KIB64, Loaned(Iceoryx2)) },
     Row { contents: Copied, goal: 3.0, ..lat(Cl, Shm, KIB64, Loaned(Iceoryx2)) },

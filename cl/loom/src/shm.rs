@@ -28,7 +28,7 @@ impl Shared {
     }
 
     fn put(&self, producer: &mut Producer, message: &[u8]) -> bool {
-        producer.put(&self.ring, &self.consumed, &[message])
+        producer.put(&self.ring, &self.consumed, None, message)
     }
 
     /// The next message, if there is one.
@@ -50,6 +50,8 @@ fn pass(before: &'static [&'static [u8]], messages: &'static [&'static [u8]]) {
         let (mut producer, mut consumer) = (Producer::default(), Consumer::default());
         for message in before {
             assert!(shared.put(&mut producer, message));
+            assert_eq!(shared.take(&mut consumer), None, "it is held back");
+            producer.release(&shared.ring);
             assert_eq!(shared.take(&mut consumer).as_deref(), Some(*message));
         }
         let writer = {
@@ -57,9 +59,11 @@ fn pass(before: &'static [&'static [u8]], messages: &'static [&'static [u8]]) {
             thread::spawn(move || {
                 for message in messages {
                     while !shared.put(&mut producer, message) {
+                        producer.release(&shared.ring);
                         thread::yield_now();
                     }
                 }
+                producer.release(&shared.ring);
             })
         };
         for message in messages {
@@ -107,6 +111,7 @@ fn a_loan_arrives_with_what_was_written_to_it() {
                 contents.store(42, crate::sync::Ordering::Relaxed);
                 assert!(producer.has_room_for_loan(&shared.ring, &shared.consumed));
                 producer.put_loan(&shared.ring, &shared.consumed, loan);
+                producer.release(&shared.ring);
             })
         };
         let mut consumer = Consumer::default();
@@ -126,7 +131,9 @@ fn a_reader_that_goes_to_sleep_before_a_message_is_woken() {
         let writer = {
             let shared = Arc::clone(&shared);
             thread::spawn(move || {
-                assert!(shared.put(&mut Producer::default(), b"wake"));
+                let mut producer = Producer::default();
+                assert!(shared.put(&mut producer, b"wake"));
+                producer.release(&shared.ring);
                 bell::is_wanted(&shared.asleep)
             })
         };

@@ -260,9 +260,10 @@ impl Channel {
         }
     }
 
-    /// Wakes the other side if it sleeps. To be called after what it is to see has been sent.
+    /// Lets the other side see what has been sent, and wakes it if it sleeps.
     #[inline]
-    pub(super) fn ring_bell(&self) {
+    pub(super) fn ring_bell(&mut self) {
+        self.producer.release(&self.out.ring);
         if bell::is_wanted(self.out.asleep()) {
             self.wake();
         }

@@ -2,7 +2,7 @@
 //!
 //! A ring is a power of two of 64-bit words. A record is a header word that is not zero, and behind it its
 //! contents in whole words; the producer writes the contents first, then clears the word behind the record,
-//! where the next header will be, and then publishes the header. So the consumer polls one word, which lies
+//! where the next header will be, and then, when it is told to, publishes the header. So the consumer polls one word, which lies
 //! in the cache line of the contents when these are short: a message costs one transfer of that line. What has been consumed is
 //! told to the producer only every eighth of the ring, for telling costs a transfer too.
 //!
@@ -14,6 +14,9 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// Bytes that are copied into the ring at most; longer messages are lent.
 pub(crate) const INLINE_MAX: usize = 1024;
+
+/// Records are held back until they fill this part of the ring: both sides then work at the same time.
+const HELD_PART: usize = 8;
 
 /// Set in every header, so that none is zero.
 const PRESENT: u64 = 1 << 63;
@@ -47,6 +50,10 @@ pub(crate) struct Producer {
     at: u64,
     /// Words known to be consumed.
     consumed: u64,
+    /// The header that is held back, and where it belongs; what is behind it cannot be seen before it is.
+    held: Option<(usize, u64)>,
+    /// Words written behind it.
+    behind: usize,
 }
 
 /// The end that reads.
@@ -136,17 +143,39 @@ impl Producer {
             return Some(at);
         }
         ring[0].store(0, Ordering::Relaxed);
+        // Release, as for any header; behind one that is held back it is not seen either.
         ring[at].store(header(Kind::Skip, 0), Ordering::Release);
         self.at += skip as u64;
         Some(0)
     }
 
+    /// Ends a record. The first since the last [`Producer::release`] is held back, and those behind it with it,
+    /// so that the consumer does not fetch the lines that are being written: they would go to and fro.
     #[inline]
     fn publish(&mut self, ring: &[AtomicU64], at: usize, need: usize, header: u64) {
         ring[at + need].store(0, Ordering::Relaxed);
-        // Release: whoever sees the header sees the contents, and the cleared word behind them.
-        ring[at].store(header, Ordering::Release);
         self.at += need as u64;
+        if self.held.is_none() {
+            self.held = Some((at, header));
+            self.behind = 0;
+            return;
+        }
+        // Seen only by those who have seen the header that is held.
+        ring[at].store(header, Ordering::Relaxed);
+        self.behind += need;
+        if self.behind >= ring.len() / HELD_PART {
+            self.release(ring);
+        }
+    }
+
+    /// Lets the consumer see all records.
+    #[inline]
+    pub(crate) fn release(&mut self, ring: &[AtomicU64]) {
+        if let Some((at, header)) = self.held.take() {
+            // Release: whoever sees the header sees the contents, the cleared word behind them, and all
+            // records behind that.
+            ring[at].store(header, Ordering::Release);
+        }
     }
 }
 

@@ -69,6 +69,17 @@ pub trait Party: Sized {
         }
     }
 
+    /// As [`Party::queue_copy`], to be sent at once.
+    ///
+    /// # Errors
+    /// As [`Party::queue_copy`].
+    #[inline]
+    fn send_copy(&mut self, to: PeerId, contents: &[u8]) -> Result<bool, String> {
+        let queued = self.queue_copy(to, contents)?;
+        self.flush();
+        Ok(queued)
+    }
+
     /// Calls `each` with up to `max` messages where they lie, and tells how many there were.
     ///
     /// # Errors

@@ -42,6 +42,8 @@ pub struct Pinger {
     silent_ticks: u32,
     lost: u64,
     lost_in_batch: bool,
+    /// The ball has come back, and has not been thrown again.
+    back: bool,
 }
 
 impl Pinger {
@@ -63,12 +65,17 @@ impl Pinger {
             silent_ticks: 0,
             lost: 0,
             lost_in_batch: false,
+            back: false,
         }
     }
 
     #[inline]
     fn throw<P: Party>(&mut self, party: &mut P) -> Step {
         self.held = true;
+        if self.messages.are_small_copies() {
+            self.held = !party.send_copy(self.to, self.messages.copy_of(self.number))?;
+            return Ok(());
+        }
         let Some(buf) = self.messages.make(party, self.number) else { return Ok(()) };
         match party.send(self.to, buf) {
             Ok(()) => {
@@ -110,11 +117,22 @@ impl Role for Pinger {
     }
 
     #[inline]
-    fn on_message<P: Party>(&mut self, party: &mut P, _from: PeerId, buf: Buf) -> Step {
-        if self.messages.take(&buf)? != self.messages.number(self.number) {
+    fn on_message<P: Party>(&mut self, party: &mut P, from: PeerId, buf: Buf) -> Step {
+        self.on_contents(from, &buf)?;
+        drop(buf);
+        self.after_contents(party)
+    }
+
+    fn takes_contents(&self) -> bool {
+        self.messages.are_small_copies()
+    }
+
+    #[inline]
+    fn on_contents(&mut self, _from: PeerId, contents: &[u8]) -> Step {
+        if self.messages.take(contents)? != self.messages.number(self.number) {
             return Ok(()); // it had been given up for lost
         }
-        drop(buf);
+        self.back = true;
         self.number += 1;
         self.goal.done += 1;
         let look = match self.goal.effort {
@@ -127,6 +145,14 @@ impl Role for Pinger {
                 self.trips.record(now - self.thrown);
             }
             self.advance(now);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn after_contents<P: Party>(&mut self, party: &mut P) -> Step {
+        if !std::mem::take(&mut self.back) {
+            return Ok(());
         }
         match self.part {
             Part::Over => return Ok(()),
@@ -191,6 +217,12 @@ impl Echo {
 
     #[inline]
     fn answer<P: Party>(&mut self, party: &mut P, to: PeerId, number: u64) -> Step {
+        if self.messages.are_small_copies() {
+            if !party.send_copy(to, self.messages.copy_of(number))? {
+                self.held = Some((to, number));
+            }
+            return Ok(());
+        }
         let Some(buf) = self.messages.make(party, number) else {
             self.held = Some((to, number));
             return Ok(());
@@ -214,6 +246,21 @@ impl Role for Echo {
         let number = self.messages.take(&buf)?;
         drop(buf);
         self.answer(party, from, number)
+    }
+
+    fn takes_contents(&self) -> bool {
+        self.messages.are_small_copies()
+    }
+
+    #[inline]
+    fn on_contents(&mut self, from: PeerId, contents: &[u8]) -> Step {
+        self.held = Some((from, self.messages.take(contents)?));
+        Ok(())
+    }
+
+    #[inline]
+    fn after_contents<P: Party>(&mut self, party: &mut P) -> Step {
+        self.on_idle(party)
     }
 
     #[inline]
