@@ -65,7 +65,8 @@ impl Endpoint {
         let shown = cl.counters().map(Shown::new);
         let mut protocol = config.protocol;
         if cl.faults().is_some() {
-            // What is damaged on purpose must be found.
+            // What is damaged on purpose must be found. The peer need not know of it.
+            protocol.checksum_demanded.get_or_insert(protocol.checksum);
             protocol.checksum = Checksum::Full;
         }
         protocol.segment_len = cl.unfragmented_len_max() - HEADER_LEN;
@@ -266,10 +267,14 @@ impl Endpoint {
             if now >= self.next_deadline() {
                 self.on_deadline(now);
             }
-            if let Some(event) = self.node_event() {
-                return Some(event);
+            let event = self.node_event();
+            if event.is_none() || matches!(event, Some(Event::Closed(..))) {
+                // Whoever hears of the end may stop polling, and the peer waits for the last word.
+                self.transmit(now);
             }
-            self.transmit(now);
+            if event.is_some() {
+                return event;
+            }
         }
         while let Some((channel, peer)) = next_closed(&mut self.cl) {
             self.links.on_closed(channel, peer);

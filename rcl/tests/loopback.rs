@@ -336,3 +336,32 @@ fn a_peer_that_starts_anew_is_a_new_connection() {
         });
     }
 }
+
+#[test]
+fn who_hears_of_the_end_may_stop_polling_and_the_other_hears_of_it_too() {
+    let config = |me| {
+        let mut config = EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)));
+        config.cl.shared_memory = cl::SharedMemory::Never;
+        config
+    };
+    let (alice, bob) = (PeerId::new(1, 0), PeerId::new(2, 0));
+    for round in 0..50 {
+        let mut a = Endpoint::open(config(alice)).unwrap();
+        let mut b = Endpoint::open(config(bob)).unwrap();
+        a.connect(bob, b.local_addr());
+        a.send(bob, a.alloc_copy(b"last words").unwrap()).unwrap();
+        a.close(bob);
+        let (mut a_heard, mut b_heard) = (false, false);
+        let start = std::time::Instant::now();
+        while !(a_heard && b_heard) {
+            // Each stops polling as soon as it has heard.
+            for (end, heard) in [(&mut a, &mut a_heard), (&mut b, &mut b_heard)] {
+                if !*heard && let Some(Event::Closed(_, reason)) = end.poll() {
+                    assert_eq!(reason, CloseReason::Graceful, "round {round}");
+                    *heard = true;
+                }
+            }
+            assert!(start.elapsed() < std::time::Duration::from_secs(8), "round {round}: one waits in vain");
+        }
+    }
+}

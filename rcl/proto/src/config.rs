@@ -6,7 +6,7 @@ use std::time::Duration;
 pub(crate) const WINDOW_MAX: usize = 4096;
 
 /// The settings of a [`Node`](crate::Node)'s connections. Both ends may differ, except in the checksum: a
-/// frame that is covered less than one's own is refused.
+/// frame that is covered less than demanded is refused.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Bytes behind the header in a frame: what fits a datagram beside [`HEADER_LEN`](crate::HEADER_LEN).
@@ -37,8 +37,10 @@ pub struct Config {
     pub rto_max: Duration,
     /// Connections at once; peers beyond that are not answered.
     pub connections_max: usize,
-    /// What the checksum of every frame covers.
+    /// What the checksum of every frame sent covers.
     pub checksum: Checksum,
+    /// What the checksum of a frame received must cover at least; `None` for as much as that of those sent.
+    pub checksum_demanded: Option<Checksum>,
 }
 
 impl Config {
@@ -58,6 +60,7 @@ impl Config {
             rto_max: Duration::from_millis(500),
             connections_max: 4096,
             checksum: Checksum::Full,
+            checksum_demanded: None,
         }
     }
 }

@@ -267,6 +267,7 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
     fn end_if_done(&mut self) {
         if self.state == State::Open && self.receiver.is_finished() && self.sender.is_finished() {
             self.state = State::Lingering(self.heard_at + self.linger);
+            self.ack_due = true;
         }
     }
 

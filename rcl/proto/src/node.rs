@@ -341,20 +341,21 @@ impl<M: Memory> Node<M> {
     /// Takes in a frame that says it is from `peer` and came from `addr`. If it belongs to the connection, by
     /// both incarnations, the peer is answered there from now on.
     pub fn on_frame(&mut self, now: Time, peer: PeerId, addr: SocketAddr, frame: M::Buf) {
-        let header = match Header::parse(&frame, self.config.checksum) {
-            Ok(header) => header,
-            Err(error) => {
-                let counters = &mut self.counters;
-                *match error {
-                    FrameError::Truncated => &mut counters.truncated,
-                    FrameError::Version => &mut counters.version,
-                    FrameError::Kind => &mut counters.kind,
-                    FrameError::Length => &mut counters.length,
-                    FrameError::Checksum => &mut counters.checksum,
-                } += 1;
-                return;
-            }
-        };
+        let header =
+            match Header::parse(&frame, self.config.checksum_demanded.unwrap_or(self.config.checksum)) {
+                Ok(header) => header,
+                Err(error) => {
+                    let counters = &mut self.counters;
+                    *match error {
+                        FrameError::Truncated => &mut counters.truncated,
+                        FrameError::Version => &mut counters.version,
+                        FrameError::Kind => &mut counters.kind,
+                        FrameError::Length => &mut counters.length,
+                        FrameError::Checksum => &mut counters.checksum,
+                    } += 1;
+                    return;
+                }
+            };
         if let Some((place, slot)) = self.slot(peer)
             && slot.connection.admits(&header)
         {
