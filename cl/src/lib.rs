@@ -11,7 +11,8 @@
 //! - **No threads of its own.** [`Endpoint::poll`] is called by whoever owns the endpoint: a daemon's
 //!   [`runtime`], one thread per core with timers, priorities and mailboxes; or an MPI library in its
 //!   progress calls.
-//! - **Transports are chosen at start**, io_uring where there is one, and say why ([`Endpoint::transport_reason`]).
+//! - **Transports are chosen**, by the endpoint at start and for each peer, and say why
+//!   ([`Endpoint::transport_reason`], [`Endpoint::path`]).
 //! - **Hostile bytes cost a counter** ([`Stats`]), never memory without bound, never a panic.
 //! - **Counters can be read from outside** ([`counters`]), at no cost to the process.
 //! - **Faults can be asked for**, on any transport and in shipped programs ([`Injection`]).
@@ -51,6 +52,40 @@
 //!     Ok(())
 //! }
 //! ```
+//!
+//! # Which transport
+//!
+//! | where the peer is | what carries the messages | how to have it |
+//! | --- | --- | --- |
+//! | this host, same user | shared memory | by itself; [`SharedMemory::Never`] turns it off |
+//! | a network | UDP: direct calls while the caller spins, io_uring when it sleeps | by itself |
+//! | the same, where io_uring is forbidden | UDP with non-blocking calls and epoll | by itself, with one line in the log |
+//! | an Ethernet, latency counts, root | AF_XDP | [`TransportChoice::Xdp`] |
+//! | InfiniBand, EFA, Slingshot, Omni-Path | libfabric | [`TransportChoice::Ofi`], cargo feature `ofi` |
+//!
+//! `GHIDRAH_CL_TRANSPORT` overrides the choice of a program as it is shipped. A peer has one name on all of
+//! them: its UDP address.
+//!
+//! # What is guaranteed
+//!
+//! - A message arrives whole or not at all. It may be lost, doubled or overtaken; over shared memory it is not
+//!   while both processes live.
+//! - A message that is not accepted comes back with the reason ([`SendError`]). A full ring, socket or
+//!   backlog is [`Refusal::Backpressure`], a used-up pool is [`Exhausted`].
+//! - A message accepted by [`Endpoint::send`] is on its way; one accepted by [`Endpoint::queue`] or
+//!   [`Endpoint::queue_copy`] is so after the next [`Endpoint::flush`], [`Endpoint::poll`] or [`Endpoint::drain`].
+//! - Who sent a message is its own word. A process of the same user shares our memory if it speaks the
+//!   protocol; one of another user never does.
+//! - What a process had of ours comes back when it ends, in whatever way; a peer that starts anew is another.
+//!
+//! # Tuning
+//!
+//! - Many small messages: [`Endpoint::queue_copy`] and [`Endpoint::drain`], which need no buffers.
+//! - Long messages between processes of a host: write them in buffers from [`Endpoint::alloc`]; they are lent.
+//! - Latency: poll without pause on a processor of one's own. Everything else: [`Endpoint::park`] or the
+//!   [`runtime`].
+//! - `net.core.rmem_max` bounds the bursts that a socket holds; [`EndpointConfig::socket_buffer`] asks for more.
+//! - Bulk over Ethernet: [`EndpointConfig::join_datagrams`] with mio.
 
 mod clock;
 mod endpoint;
