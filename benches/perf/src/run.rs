@@ -1,7 +1,7 @@
 //! Running one of our own measurements: two workers are started, introduced to each other, and heard.
 
 use crate::case::{Case, Effort, Link};
-use crate::control::{Channel, FromWorker, Outcome, Side, Task, ToWorker};
+use crate::control::{Channel, FromWorker, Outcome, Side, Silence, Task, ToWorker};
 use crate::veth::Veth;
 use std::cell::OnceCell;
 use std::ffi::OsString;
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// How long workers take to start and to end, at most, on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// While the active side is at work it is looked so often whether the passive one lives.
+const LIFE_LOOK: Duration = Duration::from_millis(100);
 /// A measurement by count that takes longer than this is given up.
 const COUNTED_MAX: Duration = Duration::from_secs(600);
 
@@ -78,7 +80,7 @@ pub fn measure(case: &Case, place: &Place) -> Result<Outcome, String> {
     let active_addrs = active.ready(deadline).map_err(|why| format!("sending side: {why}"))?;
     passive.channel.say(&ToWorker::Begin(active_addrs));
     active.channel.say(&ToWorker::Begin(passive_addrs));
-    let outcome = active.done(Instant::now() + time_for(case.effort));
+    let outcome = outcome(&mut active, &passive, Instant::now() + time_for(case.effort))?;
     passive.channel.say(&ToWorker::Stop);
     // The cause, if there is one, is on the side that failed; the other only waits for it in vain.
     // The active side keeps its parties until it is dropped here, after the passive side has ended.
@@ -86,6 +88,27 @@ pub fn measure(case: &Case, place: &Place) -> Result<Outcome, String> {
         (Ok(outcome), Ok(_)) => Ok(outcome),
         (_, Err(why)) => Err(format!("receiving side: {why}")),
         (Err(why), Ok(_)) => Err(format!("sending side: {why}")),
+    }
+}
+
+/// What the active side has found. If the passive side ends before, it is not waited for.
+fn outcome(
+    active: &mut Worker,
+    passive: &Worker,
+    deadline: Instant,
+) -> Result<Result<Outcome, String>, String> {
+    loop {
+        let now = Instant::now();
+        match active.done((now + LIFE_LOOK).min(deadline)) {
+            Err(why) if why == Silence::TimedOut.to_string() && now < deadline => {}
+            outcome => return Ok(outcome),
+        }
+        match passive.channel.hear(Some(now)) {
+            Err(Silence::TimedOut) => {}
+            Ok(FromWorker::Failed(why)) => return Err(format!("receiving side: {why}")),
+            Ok(_) => return Err("receiving side: it was done before it was told to stop".to_owned()),
+            Err(gone) => return Err(format!("receiving side: {gone}")),
+        }
     }
 }
 

@@ -232,3 +232,28 @@ fn a_peer_is_measured_in_the_same_rounds_and_compared() {
     let report = plan.measure("a test", &place(), &peers, |_| {});
     assert!(report.errors()[0].contains("no route"), "{:?}", report.errors());
 }
+
+#[test]
+fn a_receiving_side_that_is_killed_is_noticed_while_the_sender_still_waits() {
+    let mark = std::env::temp_dir().join(format!("ghidrah-perf-killed-{}", std::process::id()));
+    let script =
+        r#"if mkdir "$1"; then exec timeout --foreground -s KILL 1 "$2"; else exec "$2"; fi 2>/dev/null"#;
+    let args = ["-c", script, "sh", mark.to_str().unwrap(), env!("CARGO_BIN_EXE_ghidrah-perf-worker")];
+    let args = args.iter().map(Into::into).collect();
+    let place = Place::here(Launcher { program: "/bin/sh".into(), args });
+    let mut plan = Plan::new(1);
+    plan.add(Subject::Ours(Case { effort: Effort::Time(Duration::from_secs(20)), ..case(Workload::Lat, 8) }));
+    // The first to make the mark is killed: nearly always the receiving side, which is started first.
+    let ended = |side: &str| format!("{side} side: it ended without an answer");
+    for _ in 0..5 {
+        let start = std::time::Instant::now();
+        let errors = plan.measure("a test", &place, &no_peers(), |_| {}).errors().join("; ");
+        let _ = std::fs::remove_dir(&mark);
+        assert!(start.elapsed() < Duration::from_secs(10), "noticed after {:?}", start.elapsed());
+        if errors.contains(&ended("receiving")) {
+            return;
+        }
+        assert!(errors.contains(&ended("sending")), "{errors}");
+    }
+    panic!("always the sending side was killed");
+}

@@ -29,6 +29,8 @@ const MAGIC: u32 = 0x4d53_4347;
 const OFFER_LEN_MAX: usize = 4096;
 /// Size classes that a peer's pool may have.
 const CLASSES_MAX: usize = 64;
+/// Buffers that a peer's pool may have: some bits of ours are kept for each.
+const SLOTS_MAX: u64 = 1 << 22;
 /// Connections that wait to be accepted; a party that spins accepts every millisecond.
 const BACKLOG: i32 = 128;
 /// The smallest and the largest ring, in words: eight of the longest messages, and 64 MiB.
@@ -203,6 +205,10 @@ impl Terms {
         if classes.len() > CLASSES_MAX {
             return Err(refused(format!("a pool of {} size classes", classes.len())));
         }
+        let slots = classes.iter().map(|(_, count)| u64::from(*count)).sum::<u64>();
+        if slots > SLOTS_MAX {
+            return Err(refused(format!("a pool of {slots} buffers")));
+        }
         let class = |(capacity, count): (u64, u32)| SizeClass {
             capacity: usize::try_from(capacity).unwrap_or(usize::MAX),
             count: count as usize,
@@ -238,4 +244,28 @@ fn check_user(socket: &OwnedFd) -> io::Result<()> {
     }
     let why = format!("the peer runs as user {}, we as {}", theirs.as_raw(), ours.as_raw());
     Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(change: impl FnOnce(&mut Words)) -> String {
+        let addr = SocketAddr::from(([127, 0, 0, 1], 7));
+        let classes = vec![(2048, 4096), (65_536, 512)];
+        let peer = PeerId::new(1, 0);
+        let mut words = Words { magic: MAGIC, version: VERSION, peer, addr, ring_words: 8192, classes };
+        assert!(Terms::parse(&codec::encode(&words)).is_ok());
+        change(&mut words);
+        Terms::parse(&codec::encode(&words)).map(drop).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn terms_that_cannot_be_are_refused_with_the_reason() {
+        assert!(refusal(|words| words.version = 9).contains("version 9"));
+        assert!(refusal(|words| words.ring_words = 1000).contains("a ring of 1000 words"));
+        assert!(refusal(|words| words.ring_words = 1 << 31).contains("a ring of"));
+        assert!(refusal(|words| words.classes = vec![(1, 1); 65]).contains("65 size classes"));
+        assert!(refusal(|words| words.classes[0].1 = u32::MAX).contains("buffers"));
+    }
 }

@@ -82,10 +82,11 @@ pub struct PerfArgs {
     /// Sleep while nothing arrives, instead of spinning.
     #[arg(long)]
     park: bool,
-    /// Contents are made and read in the message buffer (the default).
+    /// Messages are handed over in the buffers they are in; only their first bytes are written and read (the
+    /// default but for bw).
     #[arg(long, conflicts_with = "copied")]
     loaned: bool,
-    /// Contents are copied into the message buffer and out of it.
+    /// Contents are copied from and into memory of the program's own (the default for bw).
     #[arg(long)]
     copied: bool,
     /// Senders of an incast.
@@ -220,7 +221,11 @@ fn plan(args: &PerfArgs, peers: &Peers) -> Result<Plan, Failure> {
             size,
             window: args.window.unwrap_or_else(|| case::default_window(size)),
             pacing: if args.park { Pacing::Park } else { Pacing::Spin },
-            contents: if args.copied { Contents::Copied } else { Contents::Loaned },
+            contents: match (args.copied, args.loaned, workload) {
+                // Bytes per second of bytes that nobody touches would be a number without a meaning.
+                (true, ..) | (_, false, Workload::Bw) => Contents::Copied,
+                _ => Contents::Loaned,
+            },
             senders: if workload == Workload::Incast { args.senders } else { 1 },
             effort,
         };
