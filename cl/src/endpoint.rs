@@ -5,6 +5,7 @@ pub(crate) mod config;
 pub(crate) mod fuzzing;
 mod network;
 mod peers;
+mod sharing;
 mod stats;
 
 pub use config::{
@@ -19,36 +20,19 @@ use crate::clock::Clock;
 use crate::counters::{Counters, Live};
 use crate::inject;
 use crate::pool::{Buf, Exhausted, Pool};
-use crate::shm::{ChannelEvent, ChannelId, Shm};
+use crate::shm::{ChannelId, Shm};
 use crate::transport::{self, TransportKind};
 use cl_base::faults::FaultCounts;
 use cl_base::{PeerId, Time};
 use network::{Ended, Network};
 use peers::Peers;
+use sharing::{NETWORK_CREDIT, Rhythm, SHARED_IN_A_ROW};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// While messages come through shared memory, the network is looked at so often only: a look costs more
-/// than a message.
-const NETWORK_INTERVAL: Duration = Duration::from_micros(200);
-/// Looks into shared memory in vain between two at the clock.
-const LOOKS_PER_CLOCK: u32 = 32;
-/// Looks at the network in vain, after a message came from there, before it is looked at less often.
-const NETWORK_CREDIT: u32 = 64;
-/// Messages from shared memory in a row before the network has its turn.
-const SHARED_IN_A_ROW: u32 = 256;
-/// What happens rarely with shared memory is looked after so often.
-const TEND_INTERVAL: Duration = Duration::from_millis(1);
-/// Looks at the network between two at the clock for that.
-const LOOKS_PER_TEND: u32 = 64;
-/// Peers that do not share memory are asked again so often.
-const SHARE_INTERVAL: Duration = Duration::from_millis(250);
-/// And so many of them at once.
-const SHARES_AT_ONCE: usize = 16;
 
 /// A message that has arrived.
 #[derive(Debug)]
@@ -131,28 +115,6 @@ pub struct Endpoint {
     rhythm: Rhythm,
     /// Channels that have closed, for the reliable layer; `None` if nobody asks.
     closed: Option<VecDeque<(ChannelId, PeerId)>>,
-}
-
-/// When to look where: between shared memory, the network and what happens rarely.
-#[derive(Debug, Default)]
-struct Rhythm {
-    /// A message went through shared memory since the last look at the network.
-    shared_is_used: bool,
-    /// Looks at the network in vain to go, since a message came from there, until it is looked at less often.
-    network_credit: u32,
-    in_a_row: u32,
-    looks: u32,
-    network_at: Time,
-    tend_looks: u32,
-    tend_at: Time,
-    share_at: Time,
-}
-
-impl Rhythm {
-    #[inline]
-    fn is_shared_hot(&self) -> bool {
-        self.shared_is_used && self.network_credit == 0
-    }
 }
 
 impl Endpoint {
@@ -704,146 +666,6 @@ impl Endpoint {
         {
             shm.flush();
         }
-    }
-
-    #[inline]
-    fn poll_shared(&mut self) -> Option<Received> {
-        let (channel, from, addr, buf) = self.shm.as_mut()?.recv(&mut self.stats)?;
-        self.rhythm.shared_is_used = true;
-        self.stats.messages_received += 1;
-        self.stats.shared_received += 1;
-        self.stats.bytes_received += buf.len() as u64;
-        Some(Received { from, addr, buf, channel: Some(channel) })
-    }
-
-    fn poll_network(&mut self) -> Option<Received> {
-        self.tend_if_due();
-        let received = self.network.recv(&mut self.stats)?;
-        self.stats.messages_received += 1;
-        self.stats.bytes_received += received.buf.len() as u64;
-        if let Some(live) = &mut self.live {
-            live.received(received.from, received.buf.len());
-        }
-        Some(received)
-    }
-
-    #[inline]
-    fn poll_network_if_due(&mut self) -> Option<Received> {
-        if self.rhythm.is_shared_hot() && !self.network_is_due() {
-            return None;
-        }
-        let received = self.poll_network();
-        self.rhythm.network_credit = match received {
-            Some(_) => NETWORK_CREDIT,
-            None => self.rhythm.network_credit.saturating_sub(1),
-        };
-        received
-    }
-
-    #[inline]
-    fn network_is_due(&mut self) -> bool {
-        let rhythm = &mut self.rhythm;
-        rhythm.looks += 1;
-        if !rhythm.looks.is_multiple_of(LOOKS_PER_CLOCK) {
-            return false;
-        }
-        let now = self.clock.now();
-        let due = now >= rhythm.network_at;
-        if due {
-            // Without a message until the next time, both are looked at by turns again.
-            rhythm.shared_is_used = false;
-            rhythm.network_at = now + NETWORK_INTERVAL;
-        }
-        due
-    }
-
-    fn tend_if_due(&mut self) {
-        if let Some(shm) = &mut self.shm {
-            shm.unpark();
-        }
-        self.rhythm.tend_looks += 1;
-        if self.rhythm.tend_looks.is_multiple_of(LOOKS_PER_TEND) || self.rhythm.is_shared_hot() {
-            let now = self.clock.now();
-            if now >= self.rhythm.tend_at {
-                self.rhythm.tend_at = now + TEND_INTERVAL;
-                if self.live.as_ref().is_some_and(|live| live.is_due(now)) {
-                    self.publish(now);
-                }
-                if let Some(shm) = &mut self.shm {
-                    shm.tend();
-                    if now >= self.rhythm.share_at {
-                        self.rhythm.share_at = now + SHARE_INTERVAL;
-                        self.share_again();
-                    }
-                }
-            }
-        }
-        self.take_channel_events();
-    }
-
-    /// What has become of the channels.
-    fn take_channel_events(&mut self) {
-        let Some(shm) = &mut self.shm else { return };
-        let mut changed = false;
-        while let Some(event) = shm.next_event() {
-            changed = true;
-            match event {
-                ChannelEvent::Accepted(id, peer, addr) => {
-                    tracing::info!(%peer, %addr, "memory is shared, as the peer wished");
-                    let before = self.peers.channel_to(peer, Some(addr));
-                    // If both have called at once, each goes on with the channel it has.
-                    if before.is_none_or(|before| !shm.is_alive(before)) {
-                        self.peers.share(peer, id, addr, "the peer is on this host and has connected to us");
-                    }
-                }
-                ChannelEvent::Opened(peer) => tracing::info!(%peer, "memory is shared"),
-                ChannelEvent::Closed(id, peer, addr, why) => {
-                    tracing::info!(%peer, %addr, %why, "memory is shared no more");
-                    self.peers.unshare(peer, id, format!("shared memory was given up: {why}"));
-                    if let Some(closed) = &mut self.closed {
-                        closed.push_back((id, peer));
-                    }
-                }
-            }
-        }
-        if changed {
-            self.sharing = shm.counts().0 > 0;
-        }
-    }
-
-    fn share_with(&mut self, peer: PeerId, addr: SocketAddr) {
-        let Some(shm) = &mut self.shm else { return };
-        match shm.connect(peer, addr) {
-            Ok(id) => {
-                self.sharing = true;
-                self.peers.share(peer, id, addr, "the peer is on this host");
-            }
-            Err(error) => {
-                let reason = match error.kind() {
-                    io::ErrorKind::ConnectionRefused => {
-                        "no endpoint of this host shares memory at that address".to_owned()
-                    }
-                    _ => format!("no memory is shared: {error}"),
-                };
-                let known = self.peers.entry(peer);
-                if known.reason != reason {
-                    tracing::info!(%peer, %addr, %reason, "messages go by the network");
-                    known.reason = reason;
-                }
-            }
-        }
-    }
-
-    /// Asks peers again that do not share memory: they may have started meanwhile.
-    fn share_again(&mut self) {
-        let mine = self.local_addr().ip();
-        let unshared: Vec<_> = self
-            .peers
-            .unshared()
-            .filter(|(_, addr)| addr.ip().is_loopback() || addr.ip() == mine)
-            .take(SHARES_AT_ONCE)
-            .collect();
-        unshared.into_iter().for_each(|(peer, addr)| self.share_with(peer, addr));
     }
 }
 
