@@ -106,7 +106,7 @@ impl fmt::Display for Injection {
             Side::Incoming => "in",
             Side::Both => "both",
         };
-        if !self.faults.is_none() {
+        if self.faults != Faults::NONE {
             write!(f, "{},", self.faults)?;
         }
         if let Some(seed) = self.seed {

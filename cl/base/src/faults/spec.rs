@@ -116,7 +116,7 @@ impl fmt::Display for Faults {
             }
         }
         // The span also matters to `any`.
-        if !delay.is_never() || (!any.is_never() && self.delay_span != Faults::NONE.delay_span) {
+        if !delay.is_never() || self.delay_span != Faults::NONE.delay_span {
             let time = humantime::format_duration;
             write!(f, "{separator}delay={}..{}@{delay}", time(*low), time(*high))?;
         }
@@ -163,6 +163,10 @@ mod tests {
         for rate in ["", "x", "-1%", "101%", "1.5", "NaN", "inf", "1%/bit", "/byte", "1%%"] {
             let message = error(&format!("drop={rate}"));
             assert!(message.starts_with(&format!("drop={rate}: a rate is 1%")), "{message}");
+        }
+        for never in ["delay=5ms@0", "delay=4y724y@0,drop=1%"] {
+            let faults: Faults = never.parse().unwrap();
+            assert_eq!(faults.to_string().parse(), Ok(faults), "{never}");
         }
         for delay in ["2ms", "5%", "2ms@", "@5%", "2@5%", "3ms..2ms@5%", "1ms..@1%", "-1ms@1%"] {
             assert_eq!(
