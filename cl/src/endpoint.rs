@@ -26,7 +26,7 @@ use cl_base::faults::FaultCounts;
 use cl_base::{PeerId, Time};
 use network::{Ended, Network};
 use peers::Peers;
-use sharing::{NETWORK_CREDIT, Rhythm, SHARED_IN_A_ROW};
+use sharing::{Rhythm, SHARED_IN_A_ROW};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -327,15 +327,19 @@ impl Endpoint {
         if contents.len() <= self.copy_max
             && let Some(channel) = self.shared_way(to, None)
         {
-            return self.send_copy_on(channel, None, contents);
+            match self.send_copy_on(channel, None, contents) {
+                // The peer is gone from there. Whether it is elsewhere, the network will know.
+                Err(Refusal::Unresolved) => {}
+                queued => return queued,
+            }
         }
         self.queue_copy_slowly(to, contents)
     }
 
     fn queue_copy_slowly(&mut self, to: PeerId, contents: &[u8]) -> Result<(), Refusal> {
         if self.shared_way(to, None).is_some() {
-            self.stats.copies += 1;
             let buf = self.alloc_copy(contents).map_err(|_| Refusal::Backpressure)?;
+            self.stats.copies += 1;
             return self.queue(to, buf).map_err(|error| error.reason);
         }
         let queued = match self.peers.address_of(to) {
@@ -368,7 +372,7 @@ impl Endpoint {
             }
             self.rhythm.in_a_row = if budget < max { 0 } else { self.rhythm.in_a_row + count as u32 };
         }
-        if count < max && !(self.sharing && self.rhythm.is_shared_hot() && !self.network_is_due()) {
+        if count < max && !self.network_can_wait() {
             if self.shm.is_some() {
                 self.tend_if_due();
             }
@@ -379,10 +383,7 @@ impl Endpoint {
                 }
                 each(Message { from, addr, contents });
             });
-            self.rhythm.network_credit = match seen {
-                0 => self.rhythm.network_credit.saturating_sub(1),
-                _ => NETWORK_CREDIT,
-            };
+            self.rhythm.looked_at_network(seen > 0);
             count += seen;
         }
         self.stats.messages_received += count as u64;
@@ -530,8 +531,11 @@ impl Endpoint {
         contents: &[u8],
     ) -> Result<(), Refusal> {
         let Some(shm) = &mut self.shm else { return Err(Refusal::Unresolved) };
-        shm.send_copy(channel, word, contents)?;
         self.rhythm.shared_is_used = true;
+        if let Err(refusal) = shm.send_copy(channel, word, contents) {
+            self.stats.sends_refused += 1;
+            return Err(refusal);
+        }
         self.stats.messages_sent += 1;
         self.stats.shared_sent += 1;
         self.stats.bytes_sent += contents.len() as u64;

@@ -69,7 +69,7 @@
 //! # What is guaranteed
 //!
 //! - A message arrives whole or not at all. It may be lost, doubled or overtaken; over shared memory it is not
-//!   while both processes live.
+//!   while both processes live and share it.
 //! - A message that is not accepted comes back with the reason ([`SendError`]). A full ring, socket or
 //!   backlog is [`Refusal::Backpressure`], a used-up pool is [`Exhausted`].
 //! - A message accepted by [`Endpoint::send`] is on its way; one accepted by [`Endpoint::queue`] or

@@ -468,6 +468,8 @@ impl Shm {
 
 impl Drop for Shm {
     fn drop(&mut self) {
+        // What was queued is still read by the others.
+        self.flush();
         // The connections stay open as long as buffers lent to us are in use.
         self.live().for_each(Channel::leave);
     }

@@ -303,3 +303,28 @@ fn a_peer_that_much_goes_to_gets_a_socket_of_its_own_and_nobody_is_lost_by_it() 
         exchange(&mut a, &mut b, BOB, 7);
     }
 }
+
+#[test]
+fn others_are_heard_beside_a_peer_that_floods_its_own_socket() {
+    const CAROL: PeerId = PeerId::new(3, 0);
+    let (mut a, mut b) = pair(config(ALICE, TransportChoice::Mio), config(BOB, TransportChoice::Mio));
+    let mut c = Endpoint::open(config(CAROL, TransportChoice::Mio)).unwrap();
+    c.resolve(ALICE, a.local_addr());
+    // Much goes to Bob, so that he gets a socket of his own.
+    for n in 0..300u32 {
+        a.send(BOB, a.alloc_copy(&n.to_le_bytes()).unwrap()).unwrap();
+        poll_within(&mut b, Duration::from_secs(5)).expect("it arrives");
+    }
+    let flood = |b: &mut Endpoint| b.send(ALICE, b.alloc_copy(b"flood").unwrap()).unwrap();
+    (0..100).for_each(|_| flood(&mut b));
+    c.send(ALICE, c.alloc_copy(b"carol").unwrap()).unwrap();
+    // For each of his that is taken Bob sends another: the socket is never empty.
+    for _ in 0..1000 {
+        let Some(received) = a.poll() else { continue };
+        if received.from == CAROL {
+            return;
+        }
+        flood(&mut b);
+    }
+    panic!("Carol was not heard");
+}

@@ -253,3 +253,37 @@ fn copies_of_small_messages_are_received_where_they_lie_by_either_way() {
         assert_eq!(b.stats().bytes_received, 200 * lens.iter().sum::<usize>() as u64 + 10);
     }
 }
+
+#[test]
+fn what_was_queued_is_read_though_its_sender_has_gone() {
+    let (mut a, mut b) = (open(ALICE), open(BOB));
+    a.resolve(BOB, b.local_addr());
+    a.send(BOB, a.alloc_copy(b"hello").unwrap()).unwrap();
+    assert_eq!(&poll_until(&mut b).buf[..], b"hello");
+    for n in 0..3u8 {
+        a.queue_copy(BOB, &[n]).unwrap();
+    }
+    drop(a);
+    (0..3).for_each(|n| assert_eq!(poll_until(&mut b).buf[..], [n]));
+}
+
+#[test]
+fn a_copy_for_a_peer_that_shares_memory_no_more_goes_by_the_network() {
+    let mut a = open(ALICE);
+    let b = open(BOB);
+    let addr = b.local_addr();
+    a.resolve(BOB, addr);
+    assert_eq!(a.path(BOB).unwrap().kind, TransportKind::SharedMemory);
+    drop(b);
+    let bind = EndpointConfig { bind: addr, shared_memory: SharedMemory::Never, ..config(BOB) };
+    let mut b = Endpoint::open(bind).unwrap();
+    wait(|| {
+        // Lost as long as the end of the channel has not been seen, and never refused for good.
+        match a.queue_copy(BOB, b"either way") {
+            Ok(()) | Err(cl::Refusal::Backpressure) => {}
+            Err(refusal) => panic!("{refusal}"),
+        }
+        a.poll();
+        b.poll().is_some_and(|received| received.buf[..] == *b"either way")
+    });
+}

@@ -168,15 +168,22 @@ impl Network {
         if buf.len() > PACKED_LEN_MAX || !self.backlog.is_empty() {
             return self.send(to, addr, buf, stats);
         }
-        if let Some(pack) = &mut self.pack {
-            if (pack.to, pack.addr) == (to, addr) && pack.add(&buf, self.mtu - HEADER_LEN, &self.pool, stats)
-            {
-                return Ok(());
-            }
+        if !self.joins_pack(to, addr, &buf, stats) {
+            self.pack = Some(Pack { to, addr, buf, count: 1, prefixed: false });
+        }
+        Ok(())
+    }
+
+    /// Adds a message to the pack that waits. If it does not go with that, the pack is sent and there is none.
+    #[inline]
+    fn joins_pack(&mut self, to: PeerId, addr: SocketAddr, message: &[u8], stats: &mut Stats) -> bool {
+        let len_max = self.unfragmented_len_max();
+        let Some(pack) = &mut self.pack else { return false };
+        let joined = (pack.to, pack.addr) == (to, addr) && pack.add(message, len_max, &self.pool, stats);
+        if !joined {
             self.flush(stats);
         }
-        self.pack = Some(Pack { to, addr, buf, count: 1, prefixed: false });
-        Ok(())
+        joined
     }
 
     /// As [`Network::queue`], for a copy of `contents`.
@@ -187,17 +194,11 @@ impl Network {
         contents: &[u8],
         stats: &mut Stats,
     ) -> Result<(), Refusal> {
-        let len_max = self.unfragmented_len_max();
         if contents.len() <= PACKED_LEN_MAX && self.backlog.is_empty() {
-            if let Some(pack) = &mut self.pack {
-                if (pack.to, pack.addr) == (to, addr) && pack.add(contents, len_max, &self.pool, stats) {
-                    return Ok(());
-                }
-                self.flush(stats);
+            if self.joins_pack(to, addr, contents, stats) {
+                return Ok(());
             }
-            if self.pack.is_none()
-                && let Ok(mut buf) = self.pool.alloc(len_max)
-            {
+            if let Ok(mut buf) = self.pool.alloc(self.unfragmented_len_max()) {
                 append_packed(&mut buf, contents);
                 stats.copies += 1;
                 self.pack = Some(Pack { to, addr, buf, count: 1, prefixed: true });

@@ -13,7 +13,7 @@ const NETWORK_INTERVAL: Duration = Duration::from_micros(200);
 /// Looks into shared memory in vain between two at the clock.
 const LOOKS_PER_CLOCK: u32 = 32;
 /// Looks at the network in vain, after a message came from there, before it is looked at less often.
-pub(super) const NETWORK_CREDIT: u32 = 64;
+const NETWORK_CREDIT: u32 = 64;
 /// Messages from shared memory in a row before the network has its turn.
 pub(super) const SHARED_IN_A_ROW: u32 = 256;
 /// What happens rarely with shared memory is looked after so often.
@@ -41,6 +41,11 @@ pub(super) struct Rhythm {
 }
 
 impl Rhythm {
+    #[inline]
+    pub(super) fn looked_at_network(&mut self, found: bool) {
+        self.network_credit = if found { NETWORK_CREDIT } else { self.network_credit.saturating_sub(1) };
+    }
+
     #[inline]
     pub(super) fn is_shared_hot(&self) -> bool {
         self.shared_is_used && self.network_credit == 0
@@ -71,15 +76,18 @@ impl Endpoint {
 
     #[inline]
     pub(super) fn poll_network_if_due(&mut self) -> Option<Received> {
-        if self.rhythm.is_shared_hot() && !self.network_is_due() {
+        if self.network_can_wait() {
             return None;
         }
         let received = self.poll_network();
-        self.rhythm.network_credit = match received {
-            Some(_) => NETWORK_CREDIT,
-            None => self.rhythm.network_credit.saturating_sub(1),
-        };
+        self.rhythm.looked_at_network(received.is_some());
         received
+    }
+
+    /// True if memory is busy and the network was looked at lately.
+    #[inline]
+    pub(super) fn network_can_wait(&mut self) -> bool {
+        self.sharing && self.rhythm.is_shared_hot() && !self.network_is_due()
     }
 
     #[inline]

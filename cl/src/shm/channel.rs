@@ -86,6 +86,8 @@ struct Inbox {
     consumer: Consumer,
     foreign: Arc<Foreign>,
     bell: OwnedFd,
+    /// Where a message that is visited is copied to.
+    scratch: Box<[u8; INLINE_MAX]>,
 }
 
 /// How a channel stands.
@@ -179,6 +181,7 @@ impl Channel {
             consumer: Consumer::default(),
             foreign: Arc::new(foreign),
             bell: offer.bell,
+            scratch: Box::new([0; INLINE_MAX]),
         });
         self.state = State::Open;
         Ok(())
@@ -304,8 +307,8 @@ impl Channel {
         }
     }
 
-    /// Calls `each` with messages from the other side where they lie, at most `max`, until it returns false.
-    /// Tells how many, and what was in the way of more.
+    /// Calls `each` with messages from the other side where they lie, at most `max`. Tells how many, and what
+    /// was in the way of more.
     #[inline]
     pub(super) fn visit(
         &mut self,
@@ -314,12 +317,10 @@ impl Channel {
         copies: &mut u64,
         mut each: impl FnMut(&[u8]),
     ) -> (usize, Option<Trouble>) {
-        let Channel { inbox: Some(Inbox { way, consumer, foreign, .. }), traffic, .. } = self else {
+        let Channel { inbox: Some(Inbox { way, consumer, foreign, scratch, .. }), traffic, .. } = self else {
             return (0, None);
         };
         let ring = &way.ring[..];
-        // Zeroed once for all messages of the visit.
-        let mut scratch = [0; INLINE_MAX];
         for count in 0..max {
             match consumer.peek(ring) {
                 Ok(None) => return (count, None),

@@ -15,7 +15,8 @@ use std::os::fd::{AsRawFd, RawFd};
 
 /// Datagrams to one address in a row before it gets a lane.
 const STREAK: u32 = 256;
-/// While there is a lane, the first socket is looked at every so many times that the lane is empty.
+/// While there is a lane, the first socket is looked at before it every so many times: others must not wait
+/// for ever behind a peer that floods, nor cost a system call each time.
 const MAIN_TURN: u32 = 16;
 
 /// A UDP socket, and perhaps a lane beside it.
@@ -86,18 +87,22 @@ impl Lanes {
     #[inline]
     pub(super) fn recv(&mut self, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let Some(lane) = &self.lane else { return self.main.recv(into) };
-        match lane.socket.recv(into) {
-            Ok(len) => return Ok((len, lane.peer)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.closing => self.lane = None,
-            // Refused: an earlier datagram found nobody there, which is no news to those who may lose some.
-            Err(_) => {
-                self.turn = self.turn.wrapping_add(1);
-                if !self.turn.is_multiple_of(MAIN_TURN) {
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
+        self.turn = self.turn.wrapping_add(1);
+        if self.turn.is_multiple_of(MAIN_TURN) {
+            match self.main.recv(into) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                received => return received,
             }
         }
-        self.main.recv(into)
+        match lane.socket.recv(into) {
+            Ok(len) => Ok((len, lane.peer)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.closing => {
+                self.lane = None;
+                self.main.recv(into)
+            }
+            // Refused: an earlier datagram found nobody there, which is no news to those who may lose some.
+            Err(_) => Err(io::ErrorKind::WouldBlock.into()),
+        }
     }
 
     /// A datagram goes to `to` from the first socket.

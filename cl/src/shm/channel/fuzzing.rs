@@ -59,6 +59,7 @@ impl Rig {
                 consumer: Consumer::default(),
                 foreign: Arc::clone(&self.foreign),
                 bell: bell(),
+                scratch: Box::new([0; INLINE_MAX]),
             }),
         }
     }
