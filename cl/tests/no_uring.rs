@@ -9,9 +9,10 @@ use cl::{
     TransportKind,
 };
 use cl_base::PeerId;
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 const ALICE: PeerId = PeerId::new(1, 0);
@@ -21,8 +22,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Empty, small, at both sides of the longest copied and of the longest unfragmented one, fragmented.
 const LENS: [usize; 10] = [0, 1, 64, 1024, 1025, 8192, 64_968, 64_969, 200_000, 1 << 20];
 
-/// From now on the kernel refuses io_uring to this thread and to those it starts, as containers do.
+/// From now on this process logs, and the kernel refuses io_uring to this thread and to those it starts, as containers do.
 fn forbid_uring() {
+    log();
     let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     // A number that differs skips the next instruction.
@@ -83,13 +85,17 @@ fn exchange(a: &mut Endpoint, mut turn: impl FnMut()) {
     assert_eq!(a.stats().drops.total(), 0);
 }
 
-/// What is logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    /// What this thread has logged.
+    static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Writes to [`LOGGED`].
+struct Log;
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        LOGGED.with_borrow_mut(|log| log.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -97,31 +103,32 @@ impl Write for Log {
     }
 }
 
-impl Log {
-    /// The lines logged of level `level`.
-    fn lines(&self, level: &str) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        text.lines().filter(|line| line.contains(level)).map(str::to_owned).collect()
-    }
+/// The lines of level `level` that this thread has logged.
+fn logged(level: &str) -> Vec<String> {
+    let text = LOGGED.with_borrow(|log| String::from_utf8(log.clone()).unwrap());
+    text.lines().filter(|line| line.contains(level)).map(str::to_owned).collect()
+}
+
+/// From now on this process logs. One subscriber for all threads: with one for a thread, an event that another thread
+/// meets first, without a subscriber, may be lost.
+fn log() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| tracing_subscriber::fmt().with_ansi(false).with_writer(|| Log).init());
 }
 
 #[test]
 fn an_endpoint_opens_over_mio_and_one_line_says_why() {
     forbid_uring();
-    let log = Log::default();
-    let to_log = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || to_log.clone()).finish();
-    let endpoint =
-        tracing::subscriber::with_default(subscriber, || Endpoint::open(config(ALICE, sharing())).unwrap());
+    let endpoint = Endpoint::open(config(ALICE, sharing())).unwrap();
     assert_eq!(endpoint.transport(), TransportKind::Mio);
     assert!(endpoint.transport_reason().contains("io_uring is forbidden here"), "{endpoint:?}");
-    let warnings = log.lines("WARN");
+    let warnings = logged("WARN");
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(
         warnings[0].contains("falling back to mio") && warnings[0].contains("io_uring is forbidden here"),
         "{warnings:?}"
     );
-    assert!(log.lines("ERROR").is_empty());
+    assert!(logged("ERROR").is_empty());
 }
 
 #[test]
