@@ -437,7 +437,7 @@ impl Endpoint {
         let ready = match direct {
             Some(_) => {
                 self.network.ended == Ended::More
-                    || !self.network.transport.prepare_direct_park()
+                    || !self.network.transport.prepare_direct_park(&self.pool)
                     || !self.prepare_park_shared()
             }
             None => !self.prepare_park(),

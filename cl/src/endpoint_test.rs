@@ -62,6 +62,85 @@ fn the_ring_takes_over_once_the_caller_wants_to_sleep() {
     }
 }
 
+/// An endpoint that a thread has slept with, to which `b` has sent a message meanwhile; and that thread, which
+/// lives until the sender is dropped.
+fn parked_elsewhere(
+    b: &mut Endpoint,
+) -> Option<(Endpoint, std::thread::JoinHandle<()>, std::sync::mpsc::Sender<()>)> {
+    let me = PeerId::new(1, 0);
+    let mut a = match Endpoint::open(EndpointConfig {
+        transport: TransportChoice::Uring,
+        shared_memory: SharedMemory::Never,
+        ..EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }) {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            eprintln!("without io_uring: {error}");
+            return None;
+        }
+    };
+    b.resolve(me, a.local_addr());
+    let (give, take) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        assert!(a.poll().is_none() && !a.prepare_park(), "the ring is only being enabled");
+        assert!(a.poll().is_none() && a.prepare_park());
+        give.send(a).unwrap();
+        ended.recv().unwrap_err();
+    });
+    let a = take.recv().unwrap();
+    b.send(me, b.alloc_copy(b"meanwhile").unwrap()).unwrap();
+    Some((a, thread, end))
+}
+
+fn plain(me: PeerId) -> Endpoint {
+    let config = EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)));
+    Endpoint::open(EndpointConfig { shared_memory: SharedMemory::Never, ..config }).unwrap()
+}
+
+#[test]
+fn an_endpoint_that_slept_in_one_thread_is_dropped_in_another_and_all_its_buffers_come_back() {
+    for lives in [true, false] {
+        let Some((a, thread, end)) = parked_elsewhere(&mut plain(PeerId::new(2, 0))) else { return };
+        let (pool, len) = (a.pool().clone(), a.mtu());
+        let mut thread = Some((thread, end));
+        let mut join = || {
+            if let Some((thread, end)) = thread.take() {
+                drop(end);
+                thread.join().unwrap();
+            }
+        };
+        if !lives {
+            join();
+        }
+        drop(a);
+        join();
+        let all = crate::PoolConfig::default().classes.into_iter().find(|c| c.capacity >= len).unwrap();
+        assert_eq!(pool.available(len), all.count, "the thread lives: {lives}");
+    }
+}
+
+#[test]
+fn an_endpoint_that_slept_in_one_thread_goes_on_in_another() {
+    let mut b = plain(PeerId::new(2, 0));
+    let Some((mut a, thread, end)) = parked_elsewhere(&mut b) else { return };
+    for n in 0..10u8 {
+        b.send(a.me(), b.alloc_copy(&[n]).unwrap()).unwrap();
+    }
+    let start = std::time::Instant::now();
+    let mut latest = None;
+    while latest != Some(9) {
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", a.stats());
+        match a.poll() {
+            Some(received) => latest = Some(received.buf[0]),
+            None => a.park(Some(Duration::from_secs(5))).unwrap(),
+        }
+    }
+    drop(end);
+    thread.join().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(4), "it was woken for what came");
+}
+
 #[test]
 fn what_a_busy_network_refuses_is_sent_later_in_order_and_beyond_a_bound_handed_back() {
     let (me, peer) = (PeerId::new(1, 0), PeerId::new(2, 0));

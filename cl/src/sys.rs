@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Turns a C return value into a result.
 fn check(rc: libc::c_int) -> io::Result<libc::c_int> {
@@ -52,6 +52,22 @@ pub(crate) fn set_socket_buffers(socket: &socket2::Socket, bytes: usize) -> io::
         socket.set_send_buffer_size(bytes)?;
     }
     Ok(())
+}
+
+/// Waits until the other end of a pipe is closed. False if it is not within `limit`.
+pub(crate) fn hangs_up_within(pipe: &std::io::PipeReader, limit: Duration) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let end = Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).expect("some seconds");
+        // A hang-up is reported whether it is asked for or not.
+        let mut watched = [PollFd::new(pipe, PollFlags::empty())];
+        match poll(&mut watched, Some(&left)) {
+            Err(rustix::io::Errno::INTR) => {}
+            reported => return reported == Ok(1) && watched[0].revents().contains(PollFlags::HUP),
+        }
+    }
 }
 
 /// Descriptors to wait for.

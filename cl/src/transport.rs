@@ -100,15 +100,15 @@ pub(crate) trait Transport: Send {
     /// already. Called when `recv` has had nothing.
     fn prepare_park(&mut self, pool: &Pool) -> bool;
 
-    /// A descriptor that is readable while something waits to be received, if there is one that needs no
-    /// preparation: the quickest way to sleep for a caller that has nothing else to wait for.
+    /// A descriptor for a caller that has nothing else to wait for, who looks whether it is readable and not
+    /// whether it has become so: the quickest way to sleep, if there is one.
     fn park_directly(&self) -> Option<RawFd> {
         None
     }
 
     /// The caller will sleep on that descriptor. False if there may be something to receive that it does not
     /// tell of.
-    fn prepare_direct_park(&mut self) -> bool {
+    fn prepare_direct_park(&mut self, _pool: &Pool) -> bool {
         true
     }
 

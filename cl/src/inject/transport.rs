@@ -206,8 +206,8 @@ impl Transport for Injected {
         self.inner.park_directly()
     }
 
-    fn prepare_direct_park(&mut self) -> bool {
-        self.inner.prepare_direct_park()
+    fn prepare_direct_park(&mut self, pool: &Pool) -> bool {
+        !std::mem::take(&mut self.more) && self.inner.prepare_direct_park(pool)
     }
 
     fn deadline(&self) -> Time {

@@ -2,8 +2,9 @@
 //!
 //! What the kernel may write to belongs to [`Ring`] until it has written: `lent` keeps each buffer that is
 //! in the provided-buffer ring. A completion hands one of them over. On drop the receive is cancelled and
-//! the buffers are withdrawn before they return to their pool; if either fails they are leaked, for a
-//! buffer lost is better than one with two writers.
+//! the buffers are withdrawn before they return to their pool. Only the thread that uses the ring may ask
+//! for that; in another one the ring is closed, and the kernel's taking it apart is waited for. If that fails
+//! the buffers are leaked, for a buffer lost is better than one with two writers.
 #![allow(unsafe_code)]
 
 use crate::header::HEADER_LEN;
@@ -13,7 +14,8 @@ use io_uring::types::{BufRingEntry, CancelBuilder, Fd, RecvMsgOut};
 use io_uring::{IoUring, cqueue, opcode};
 use memmap2::MmapMut;
 use socket2::{SockAddr, SockAddrStorage};
-use std::io;
+use std::io::{self, PipeReader};
+use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU16, Ordering, fence};
@@ -34,6 +36,8 @@ const ADDRESS_LEN: usize = HEADROOM - HEADER_LEN - 16;
 const _: () = assert!(ADDRESS_LEN >= size_of::<libc::sockaddr_in6>(), "an address must fit");
 /// A wait for the cancellation on drop; it is done at once in practice.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
+/// A wait for the kernel to take a closed ring apart: some 50 ms in practice, more on a busy machine.
+const TEARDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the ring reports.
 pub(super) enum Completion {
@@ -46,11 +50,10 @@ pub(super) enum Completion {
 }
 
 pub(super) struct Ring {
-    // Dropped first: closing it ends whatever the cancellation has not.
-    uring: IoUring,
-    /// Signalled by the kernel when there is work and we have asked to be told. The ring's own descriptor
-    /// is not good enough for an edge-triggered epoll: deferred work does not wake those who poll it.
-    bell: OwnedFd,
+    uring: ManuallyDrop<IoUring>,
+    /// One end of a pipe whose other end the ring has: this one hangs up when the kernel has taken a closed
+    /// ring apart and uses no memory of ours any more.
+    gone: PipeReader,
     /// The provided-buffer ring, `LENT` entries shared with the kernel.
     shared: MmapMut,
     /// Entries written so far, modulo 2^16.
@@ -72,8 +75,9 @@ struct Template(Box<libc::msghdr>);
 unsafe impl Send for Template {}
 
 impl Ring {
-    /// Makes the ring, disabled, so that the thread that enables it becomes its only user.
-    pub(super) fn new(mtu: usize) -> io::Result<Ring> {
+    /// Makes the ring, disabled, so that the thread that enables it becomes its only user. The kernel
+    /// signals `bell` when there is work and we have asked to be told ([`Ring::set_bell`]).
+    pub(super) fn new(mtu: usize, bell: &OwnedFd) -> io::Result<Ring> {
         // Deferred task running came (with Linux 6.1) after all else that is needed here, so a kernel that
         // takes these flags has the rest as well.
         let uring = IoUring::builder()
@@ -83,8 +87,9 @@ impl Ring {
             .setup_taskrun_flag()
             .setup_cqsize(2 * u32::from(LENT))
             .build(SUBMISSIONS)?;
-        let bell = sys::eventfd()?;
         uring.submitter().register_eventfd(bell.as_raw_fd())?;
+        let (gone, held) = io::pipe()?;
+        uring.submitter().register_files(&[held.as_raw_fd()])?;
         let shared = MmapMut::map_anon(usize::from(LENT) * size_of::<BufRingEntry>())?;
         // SAFETY: `shared` is page-aligned, has `LENT` entries, and lives as long as the ring.
         unsafe {
@@ -94,8 +99,8 @@ impl Ring {
         let mut template: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
         template.msg_namelen = ADDRESS_LEN as libc::socklen_t;
         Ok(Ring {
-            uring,
-            bell,
+            uring: ManuallyDrop::new(uring),
+            gone,
             shared,
             tail: 0,
             lent: (0..LENT).map(|_| None).collect(),
@@ -107,7 +112,8 @@ impl Ring {
         })
     }
 
-    /// Makes this thread the one that uses the ring.
+    /// Makes this thread the one that uses the ring. In another one [`Ring::arm`] and [`Ring::next`] fail with
+    /// [`io::ErrorKind::AlreadyExists`].
     pub(super) fn enable(&mut self) -> io::Result<()> {
         if !self.enabled {
             self.uring.submitter().register_enable_rings()?;
@@ -168,14 +174,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Forgets that the bell has been rung.
-    pub(super) fn hush(&self) {
-        // Nothing to read is fine.
-        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
-    }
-
-    /// Says whether the descriptor of this ring shall become readable when there is work: it costs
-    /// the kernel some time for each datagram.
+    /// Says whether the bell shall become readable when there is work: it costs the kernel some time for each datagram.
     pub(super) fn set_bell(&mut self, on: bool) {
         let completion = self.uring.completion();
         if on {
@@ -254,14 +253,9 @@ fn socket_addr(name: &[u8]) -> Option<SocketAddr> {
     addr.as_socket()
 }
 
-impl AsRawFd for Ring {
-    fn as_raw_fd(&self) -> RawFd {
-        self.bell.as_raw_fd()
-    }
-}
-
-impl Drop for Ring {
-    fn drop(&mut self) {
+impl Ring {
+    /// Takes the buffers back from the kernel. False if this thread may not, or it does not give them.
+    fn withdraw(&self) -> bool {
         let submitter = self.uring.submitter();
         let cancelled = !self.armed || {
             let timeout = io_uring::types::Timespec::from(CANCEL_TIMEOUT);
@@ -271,7 +265,16 @@ impl Drop for Ring {
                 Err(error) => error.kind() == io::ErrorKind::NotFound,
             }
         };
-        if !(cancelled && submitter.unregister_buf_ring(GROUP).is_ok()) {
+        cancelled && submitter.unregister_buf_ring(GROUP).is_ok()
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        let withdrawn = self.withdraw();
+        // SAFETY: it is used no more, here or later.
+        unsafe { ManuallyDrop::drop(&mut self.uring) };
+        if !withdrawn && !sys::hangs_up_within(&self.gone, TEARDOWN_TIMEOUT) {
             tracing::error!("io_uring does not give its buffers back; they are lost");
             std::mem::forget(std::mem::take(&mut self.lent));
         }
