@@ -138,9 +138,13 @@ impl Endpoint {
             SharedMemory::Never => None,
             // The injector sits in front of the network; nothing must get past it.
             SharedMemory::Auto(_) if injects => None,
-            SharedMemory::Auto(shared) => Shm::open((me, addr), &pool, shared.ring_len, shared.copy_max)
-                .inspect_err(|error| tracing::warn!(%error, "no memory will be shared with other processes"))
-                .ok(),
+            SharedMemory::Auto(shared) => {
+                Shm::open((me, addr), &pool, clock, shared.ring_len, shared.copy_max)
+                    .inspect_err(
+                        |error| tracing::warn!(%error, "no memory will be shared with other processes"),
+                    )
+                    .ok()
+            }
         };
         let about = [
             ("address", addr.to_string()),
@@ -449,7 +453,7 @@ impl Endpoint {
             self.publish(self.clock.now());
         }
         let now = self.clock.now();
-        let deadline = self.network.deadline();
+        let deadline = self.deadline();
         let own = (deadline != Time::MAX).then(|| deadline.saturating_since(now));
         let limit =
             [limit, own, self.is_starved().then_some(Duration::from_millis(1))].into_iter().flatten().min();
@@ -463,6 +467,9 @@ impl Endpoint {
         let mut stats = self.stats;
         (stats.drops.reassembly_evicted, stats.drops.reassembly_expired) = self.network.evicted_and_expired();
         self.network.transport.count(&mut stats);
+        if let Some(shm) = &self.shm {
+            shm.count(&mut stats);
+        }
         stats
     }
 
@@ -612,7 +619,7 @@ impl Endpoint {
 
     /// When the endpoint wants to be polled though nothing arrives.
     pub(crate) fn deadline(&self) -> Time {
-        self.network.deadline()
+        self.network.deadline().min(self.shm.as_ref().map_or(Time::MAX, Shm::deadline))
     }
 
     /// True if something may be waiting that could not be received for want of a buffer.

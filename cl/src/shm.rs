@@ -11,16 +11,19 @@
 
 mod bell;
 mod channel;
+mod door;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod handshake;
 mod ring;
 
+use crate::clock::Clock;
 use crate::counters::Traffic;
 use crate::endpoint::{Refusal, SendError, Stats};
 use crate::pool::{Buf, Pool};
 use channel::{Channel, Full, State, Trouble};
-use cl_base::PeerId;
+use cl_base::{PeerId, Time};
+use door::Door;
 pub(crate) use ring::INLINE_MAX;
 use rustix::event::epoll;
 use std::collections::VecDeque;
@@ -35,11 +38,8 @@ const CHANNELS_MAX: usize = 1024;
 const EVENTS: usize = 64;
 
 /// Names of what is watched.
-const LISTENER: u64 = u64::MAX;
+const DOOR: u64 = u64::MAX;
 const BELL: u64 = u64::MAX - 1;
-const STRANGER: u64 = u64::MAX - 2;
-/// Connections of which it is not known yet whose they are.
-const STRANGERS_MAX: usize = 64;
 
 /// Names a channel of an endpoint. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,12 +74,11 @@ pub(crate) struct Shm {
     pool: Pool,
     ring_words: usize,
     copy_max: usize,
-    listener: OwnedFd,
+    clock: Clock,
+    door: Door,
     bell: OwnedFd,
-    /// Watches the listener, the bell and all connections.
+    /// Watches the door, the bell and all connections.
     watch: OwnedFd,
-    /// Those who have connected and not said yet who they are.
-    strangers: Vec<OwnedFd>,
     slots: Vec<Slot>,
     births: u32,
     /// Where the next look begins, so that every channel has its turn.
@@ -97,26 +96,22 @@ impl Shm {
     pub(crate) fn open(
         me: (PeerId, SocketAddr),
         pool: &Pool,
+        clock: Clock,
         ring_bytes: usize,
         copy_max: usize,
     ) -> io::Result<Shm> {
-        let listener = handshake::listen_at(me.1)?;
         let bell = handshake::bell()?;
         let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let add = |fd: &OwnedFd, name| {
-            epoll::add(&watch, fd, epoll::EventData::new_u64(name), epoll::EventFlags::IN)
-        };
-        add(&listener, LISTENER)?;
-        add(&bell, BELL)?;
+        epoll::add(&watch, &bell, epoll::EventData::new_u64(BELL), epoll::EventFlags::IN)?;
         Ok(Shm {
             me,
             pool: pool.clone(),
             ring_words: handshake::ring_words(ring_bytes),
             copy_max: copy_max.min(INLINE_MAX),
-            listener,
+            clock,
+            door: Door::open(me.1, &watch, DOOR)?,
             bell,
             watch,
-            strangers: Vec::new(),
             slots: Vec::new(),
             births: 0,
             turn: 0,
@@ -304,17 +299,19 @@ impl Shm {
             [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; EVENTS];
         let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         let count = epoll::wait(&self.watch, &mut events, Some(&at_once)).unwrap_or(0);
+        let mut knocked = false;
         for event in &events[..count] {
             match event.data.u64() {
-                // Most who connect say at once who they are.
-                LISTENER => {
-                    self.accept();
-                    self.greet();
-                }
-                STRANGER => self.greet(),
+                DOOR => knocked = true,
                 BELL => self.hush(),
                 index => self.hear(index as usize),
             }
+        }
+        if knocked {
+            self.welcome();
+        }
+        if self.deadline() != Time::MAX {
+            self.door.expire(self.clock.now());
         }
         for index in 0..self.slots.len() {
             let Slot { channel: Some(channel), .. } = &mut self.slots[index] else { continue };
@@ -325,44 +322,15 @@ impl Shm {
         }
     }
 
-    fn accept(&mut self) {
-        loop {
-            match handshake::accept_from(&self.listener) {
-                Ok(Some(link)) if self.strangers.len() < STRANGERS_MAX => {
-                    let data = epoll::EventData::new_u64(STRANGER);
-                    if epoll::add(&self.watch, &link, data, epoll::EventFlags::IN).is_ok() {
-                        self.strangers.push(link);
-                    }
-                }
-                Ok(Some(_)) => tracing::warn!("too many peers connect at once and say nothing"),
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "a peer that wants to share memory is refused");
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Hears those who have connected and not said who they are.
-    fn greet(&mut self) {
-        for link in std::mem::take(&mut self.strangers) {
-            let admitted = match handshake::hear(&link) {
-                Ok(handshake::Heard::Nothing) => {
-                    self.strangers.push(link);
-                    continue;
-                }
-                Ok(handshake::Heard::Goodbye | handshake::Heard::End) => continue,
-                Ok(handshake::Heard::Offer(offer)) => {
-                    let peer = (offer.peer, offer.addr);
-                    let _ = epoll::delete(&self.watch, &link);
-                    self.admit(link, peer, Some(*offer)).map(|id| (id, peer))
-                }
-                Err(error) => Err(error),
-            };
-            match admitted {
-                Ok((id, (peer, addr))) => self.events.push_back(ChannelEvent::Accepted(id, peer, addr)),
-                Err(error) => tracing::warn!(%error, "a peer that wants to share memory is refused"),
+    /// Lets those in who knock and say what they share.
+    fn welcome(&mut self) {
+        let now = self.clock.now();
+        self.door.begin_round();
+        while let Some((link, offer)) = self.door.next(&self.watch, now) {
+            let (peer, addr) = (offer.peer, offer.addr);
+            match self.admit(link, (peer, addr), Some(offer)) {
+                Ok(id) => self.events.push_back(ChannelEvent::Accepted(id, peer, addr)),
+                Err(error) => self.door.turn_away(&error),
             }
         }
     }
@@ -412,6 +380,16 @@ impl Shm {
             }
             channel.bury();
         }
+    }
+
+    /// When [`Shm::tend`] wants to be called though nothing has come.
+    pub(crate) fn deadline(&self) -> Time {
+        self.door.deadline()
+    }
+
+    /// Adds what only this side knows to the endpoint's counters.
+    pub(crate) fn count(&self, stats: &mut Stats) {
+        self.door.count(&mut stats.drops);
     }
 
     /// What has become of the channels since the last call.

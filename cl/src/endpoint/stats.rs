@@ -33,7 +33,7 @@ counts! {
 }
 
 counts! {
-    /// Frames and messages dropped, by reason.
+    /// Frames and messages dropped, and processes turned away that wanted to share memory, by reason.
     pub struct Drops {
         /// Shorter than a header.
         truncated,
@@ -67,6 +67,18 @@ counts! {
         control,
         /// Frames whose headers contradict themselves, or whose sender cannot be one (AF_XDP).
         frame,
+        /// Processes that connected to share memory and did not say in time what they share.
+        stranger_silent,
+        /// The same, which gave way to others because too many of them were silent at once.
+        stranger_crowded,
+        /// Processes that connected to share memory and went away, or refused to share it.
+        stranger_left,
+        /// Processes of other users that wanted to share memory.
+        stranger_user,
+        /// Processes that wanted to share what cannot be shared.
+        stranger_offer,
+        /// Processes that wanted to share memory and for which there was no room, or that the system refused.
+        stranger_refused,
     }
 }
 

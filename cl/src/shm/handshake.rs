@@ -31,8 +31,9 @@ const OFFER_LEN_MAX: usize = 4096;
 const CLASSES_MAX: usize = 64;
 /// Buffers that a peer's pool may have: some bits of ours are kept for each.
 const SLOTS_MAX: u64 = 1 << 22;
-/// Connections that wait to be accepted; a party that spins accepts every millisecond.
-const BACKLOG: i32 = 128;
+/// Connections that wait to be accepted, as far as the system allows: a party that spins accepts every
+/// millisecond, and one who connects when they are so many is told to come back.
+const BACKLOG: i32 = 1024;
 /// The smallest and the largest ring, in words: eight of the longest messages, and 64 MiB.
 const RING_WORDS: std::ops::RangeInclusive<usize> = INLINE_MAX..=8 << 20;
 
@@ -97,6 +98,10 @@ pub(super) fn connect_to(addr: SocketAddr) -> io::Result<OwnedFd> {
 }
 
 /// The next one who has connected.
+///
+/// # Errors
+/// [`io::ErrorKind::PermissionDenied`] if it runs as another user, [`io::ErrorKind::ConnectionAborted`] if it is
+/// gone already.
 pub(super) fn accept_from(listener: &OwnedFd) -> io::Result<Option<OwnedFd>> {
     match accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
         Ok(socket) => check_user(&socket).map(|()| Some(socket)),
