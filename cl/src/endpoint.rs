@@ -575,8 +575,8 @@ impl Endpoint {
         self.shm.as_ref().map(Shm::readable_fd)
     }
 
-    /// The clock that [`Endpoint::deadline`] goes by.
-    pub(crate) fn clock(&self) -> Clock {
+    /// The clock of this endpoint, and of the [runtime](crate::runtime) that has it.
+    pub fn clock(&self) -> Clock {
         self.clock
     }
 

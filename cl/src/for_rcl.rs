@@ -71,6 +71,12 @@ pub fn send_copy(
     endpoint.send_copy_on(channel, word, contents)
 }
 
+/// As [`Endpoint::poll`], from the network only: what lies in shared memory stays there.
+pub fn poll_network(endpoint: &mut Endpoint) -> Option<Received> {
+    endpoint.flush();
+    endpoint.poll_network()
+}
+
 /// The next channel that has closed, and whose it was. All messages that came through it have been received.
 pub fn next_closed(endpoint: &mut Endpoint) -> Option<(ChannelId, PeerId)> {
     endpoint.next_closed()

@@ -411,6 +411,11 @@ impl Shm {
         self.live().all(Channel::is_empty)
     }
 
+    /// True if the others ring the bell.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.asleep
+    }
+
     /// No longer wants the bell.
     pub(crate) fn unpark(&mut self) {
         if std::mem::take(&mut self.asleep) {

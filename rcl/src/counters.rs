@@ -1,8 +1,10 @@
 //! What the connections do, for those who read the endpoint's counters from outside.
 
+use crate::memory::PoolMemory;
+use crate::shared::Links;
 use cl::counters::{Group, Label, Live, PeerGroup};
 use cl_base::PeerId;
-use rcl_proto::{Counters, Sizes};
+use rcl_proto::{Counters, Node, Sizes};
 
 const TOTALS: &[Label] = &[
     Label::count("segments", "Segments sent for the first time."),
@@ -58,18 +60,14 @@ impl Shown {
     }
 
     /// Shows what has been counted, and each connection by the network.
-    pub(crate) fn show(
-        &mut self,
-        live: &mut Live,
-        counters: Counters,
-        shared: usize,
-        connections: impl Iterator<Item = (PeerId, Counters, Sizes)>,
-    ) {
+    pub(crate) fn show(&mut self, live: &mut Live, node: &Node<PoolMemory>, links: &Links) {
+        let mut counters = node.counters();
+        counters.stale += links.stale;
         // Those that have ended are set to nothing, unless they are there again.
         for peer in self.peers.drain(..) {
             live.set_peer(self.of_peers, peer, &[0; OF_PEERS.len()]);
         }
-        for (peer, counters, sizes) in connections {
+        for (peer, counters, sizes) in node.connections() {
             let Sizes { held, under_way, window, kept, round_trip } = sizes;
             let levels = [held, under_way, window, kept].map(|level| level as u64);
             let [held, under_way, window, kept] = levels;
@@ -98,7 +96,7 @@ impl Shown {
             credit_stalls,
             starved,
         } = counters;
-        let (by_network, shared) = (self.peers.len() as u64, shared as u64);
+        let (by_network, shared) = (self.peers.len() as u64, links.count() as u64);
         let totals = [
             segments,
             retransmissions,

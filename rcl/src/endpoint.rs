@@ -1,22 +1,19 @@
-use crate::counters::Shown;
-use crate::memory::PoolMemory;
-use crate::shared::{Arrival, Links};
+use crate::connections::Connections;
 use crate::{Event, SendError};
-use cl::for_rcl::{channel, channel_of, next_closed, transmit};
-use cl::{Buf, Clock, Exhausted, OpenError};
-use cl_base::{Incarnation, PeerId, Time};
-use rcl_proto::{Checksum, CloseReason, Config, Counters, HEADER_LEN, Node, Sink, Sizes, Source, TransferId};
-use std::io::IoSlice;
+use cl::for_rcl::poll_network;
+use cl::{Buf, Exhausted, OpenError};
+use cl_base::{PeerId, Time};
+use rcl_proto::{Checksum, Config, Counters, Sink, Sizes, Source, TransferId};
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Frames taken from the network in one call of `poll` that hands nothing out: enough for a message of
 /// many segments, few enough that the caller gets its turn.
 const FRAMES_PER_POLL: usize = 64;
-/// When to try again after the socket has taken no more.
-const BUSY_RETRY: Duration = Duration::from_micros(500);
-/// A window smaller than this cannot show which of its segments are lost.
-const WINDOW_MIN: usize = 4;
+/// Events handed out of what has arrived before, until the network is looked at again. A reader that needs
+/// long for each message shall still answer its peers.
+const EVENTS_PER_LOOK: u32 = 8;
 
 /// How to open an [`Endpoint`].
 #[derive(Clone, Debug)]
@@ -44,15 +41,9 @@ impl EndpointConfig {
 #[derive(Debug)]
 pub struct Endpoint {
     cl: cl::Endpoint,
-    /// Connections by the network,
-    node: Node<PoolMemory>,
-    /// and those by shared memory.
-    links: Links,
-    /// Where others read the counters.
-    shown: Option<Shown>,
-    clock: Clock,
-    /// The socket took no more; there may be something to send.
-    busy_until: Time,
+    connections: Connections,
+    /// Events handed out since the network was looked at.
+    events: u32,
 }
 
 impl Endpoint {
@@ -62,25 +53,8 @@ impl Endpoint {
     /// As [`cl::Endpoint::open`].
     pub fn open(config: EndpointConfig) -> Result<Endpoint, OpenError> {
         let mut cl = cl::Endpoint::open(config.cl)?;
-        let shown = cl.counters().map(Shown::new);
-        let mut protocol = config.protocol;
-        if cl.faults().is_some() {
-            // What is damaged on purpose must be found. The peer need not know of it.
-            protocol.checksum_demanded.get_or_insert(protocol.checksum);
-            protocol.checksum = Checksum::Full;
-        }
-        protocol.segment_len = cl.unfragmented_len_max() - HEADER_LEN;
-        // What is on its way to us lies in our socket's buffer until it is polled, and in the pool's buffers
-        // until it is read; the half of these is for what is sent.
-        let datagrams = cl.receive_buffer() / 2 / cl.mtu();
-        let bufs = cl.pool().available(cl.mtu()) / 2;
-        protocol.window = protocol.window.min(datagrams).min(bufs).max(WINDOW_MIN);
-        protocol.window_of_all = protocol.window_of_all.min(bufs).max(WINDOW_MIN);
-        protocol.message_len_max = protocol.message_len_max.min(cl.pool().capacity_max());
-        let clock = Clock::new();
-        let memory = PoolMemory(cl.pool().clone());
-        let node = Node::new(protocol, Incarnation(clock.now().as_nanos()), memory);
-        Ok(Endpoint { cl, node, links: Links::default(), shown, clock, busy_until: Time::MAX })
+        let connections = Connections::new(&mut cl, config.protocol);
+        Ok(Endpoint { cl, connections, events: 0 })
     }
 
     /// The address the socket is bound to.
@@ -111,45 +85,30 @@ impl Endpoint {
 
     /// What the connections have done, and frames that came to nothing, by reason.
     pub fn counters(&self) -> Counters {
-        let mut counters = self.node.counters();
-        counters.stale += self.links.stale;
-        counters
+        self.connections.counters()
     }
 
     /// The state of the connection to `peer`, if there is one.
     pub fn sizes(&self, peer: PeerId) -> Option<Sizes> {
-        self.node.sizes(peer)
+        self.connections.sizes(peer)
     }
 
     /// Calls `peer` at `addr`, unless there is a connection. Messages may be sent at once.
     /// [`Event::Connected`] says that the peer has answered, [`Event::Closed`] that it has not. A peer that
     /// shares memory with us is called that way, and the connection stays with the way it was made.
     pub fn connect(&mut self, peer: PeerId, addr: SocketAddr) {
-        if self.links.has(peer) || self.node.is_connected(peer) {
-            return;
-        }
-        self.cl.resolve(peer, addr);
-        match channel(&self.cl, peer) {
-            Some(channel) => self.links.connect(&mut self.cl, peer, channel),
-            None => self.node.connect(self.clock.now(), peer, addr),
-        }
-        self.flush();
+        self.connections.connect(&mut self.cl, peer, addr);
     }
 
     /// Accepts a message for `peer`, without copying it. Small messages wait for others to share their
     /// datagram, until the next [`Endpoint::poll`] or [`Endpoint::flush`].
     ///
     /// # Errors
-    /// [`SendError`] hands the message back.
+    /// [`SendError`] hands the message back. After [`Refusal::Backpressure`](crate::Refusal::Backpressure) it may
+    /// be accepted once [`Endpoint::poll`] or [`Endpoint::progress`] has taken in what the peer says.
     #[inline]
     pub fn send(&mut self, peer: PeerId, buf: Buf) -> Result<(), SendError> {
-        if self.links.has_hot(peer) {
-            return self.links.send(&mut self.cl, peer, buf);
-        }
-        if self.node.send(peer, buf)? {
-            self.flush();
-        }
-        Ok(())
+        self.connections.send(&mut self.cl, peer, buf)
     }
 
     /// Announces a message of any length to `peer`. It is sent once the peer has [accepted](Endpoint::accept)
@@ -163,185 +122,108 @@ impl Endpoint {
         peer: PeerId,
         source: Box<dyn Source>,
     ) -> Result<TransferId, rcl_proto::SendError<Box<dyn Source>>> {
-        if self.links.has(peer) {
-            return self.links.send_large(&mut self.cl, peer, source);
-        }
-        let id = self.node.send_large(peer, source)?;
-        self.flush();
-        Ok(id)
+        self.connections.send_large(&mut self.cl, peer, source)
     }
 
     /// Takes a message that `peer` has announced. It is put into `sink`, which comes back with
     /// [`Event::Received`]. Nothing happens if there is none of that name.
     pub fn accept(&mut self, peer: PeerId, id: TransferId, sink: Box<dyn Sink>) {
-        if self.links.has(peer) {
-            return self.links.accept(&mut self.cl, peer, id, sink);
-        }
-        self.node.accept(peer, id, sink);
-        self.flush();
+        self.connections.accept(&mut self.cl, peer, id, sink);
     }
 
     /// Tells `peer` that a message it has announced is not wanted.
     pub fn reject(&mut self, peer: PeerId, id: TransferId) {
-        if self.links.has(peer) {
-            return self.links.reject(&mut self.cl, peer, id);
-        }
-        self.node.reject(peer, id);
-        self.flush();
+        self.connections.reject(&mut self.cl, peer, id);
     }
 
     /// Ends the connection after all messages accepted have arrived; [`Event::Closed`] says when.
     pub fn close(&mut self, peer: PeerId) {
-        if self.links.has(peer) {
-            return self.links.close(&mut self.cl, peer);
-        }
-        self.node.close(peer);
-        self.flush();
+        self.connections.close(&mut self.cl, peer);
     }
 
     /// Ends the connection at once.
     pub fn abort(&mut self, peer: PeerId) {
-        self.links.abort(&mut self.cl, peer, CloseReason::Aborted);
-        self.node.abort(peer);
-        self.flush();
+        self.connections.abort(&mut self.cl, peer);
     }
 
     /// The next event, if there is one. Otherwise does what is to be done now: sends, receives, acknowledges,
     /// sends again.
     #[inline]
     pub fn poll(&mut self) -> Option<Event> {
-        if let Some(event) = self.links.poll_event() {
-            return Some(event);
-        }
-        if let Some(event) = self.node_event() {
+        if let Some(event) = self.connections.next_event(&mut self.cl) {
+            self.events += 1;
+            if self.events >= EVENTS_PER_LOOK {
+                self.events = 0;
+                self.look_if_late();
+            }
             return Some(event);
         }
         self.receive()
     }
 
-    /// The next event of a connection by the network.
-    #[inline]
-    fn node_event(&mut self) -> Option<Event> {
-        let event = self.node.poll_event()?;
-        if let Event::Connected(peer) = event
-            && self.links.is_open(peer)
-        {
-            // It has forgotten us, and cannot be reached any more by shared memory.
-            self.links.abort(&mut self.cl, peer, CloseReason::Restarted);
-            self.links.push_event(event);
-            return self.links.poll_event();
-        }
-        Some(event)
-    }
-
     fn receive(&mut self) -> Option<Event> {
-        if let Some(live) = self.cl.counters_due()
-            && let Some(shown) = &mut self.shown
-        {
-            let mut counters = self.node.counters();
-            counters.stale += self.links.stale;
-            shown.show(live, counters, self.links.count(), self.node.connections());
-        }
-        if self.links.is_busy() {
-            self.links.pump(&mut self.cl);
-        }
-        if self.node.has_work() {
-            self.flush();
-        }
+        self.events = 0;
+        self.connections.begin_round(&mut self.cl);
         for _ in 0..FRAMES_PER_POLL {
             let Some(received) = self.cl.poll() else { break };
-            if let Some(channel) = channel_of(&received) {
-                let node = &self.node;
-                match self.links.on_received(&mut self.cl, channel, received, |p| node.is_connected(p)) {
-                    Arrival::Event(event) => return Some(event),
-                    Arrival::Nothing => continue,
-                    Arrival::Refused(peer, messages) => {
-                        self.go_by_network(peer, messages);
-                        continue;
-                    }
-                }
-            }
-            let cl::Received { from, addr, buf, .. } = received;
-            let now = self.clock.now();
-            self.node.on_frame(now, from, addr, buf);
-            if now >= self.next_deadline() {
-                self.on_deadline(now);
-            }
-            let event = self.node_event();
-            if event.is_none() || matches!(event, Some(Event::Closed(..))) {
-                // Whoever hears of the end may stop polling, and the peer waits for the last word.
-                self.transmit(now);
-            }
-            if event.is_some() {
-                return event;
+            if let Some(event) = self.connections.on_received(&mut self.cl, received) {
+                return Some(event);
             }
         }
-        while let Some((channel, peer)) = next_closed(&mut self.cl) {
-            self.links.on_closed(channel, peer);
-        }
-        if self.next_deadline() != Time::MAX {
-            let now = self.clock.now();
-            if now >= self.next_deadline() {
-                self.on_deadline(now);
-                self.transmit(now);
-            }
-        }
-        self.node_event().or_else(|| self.links.poll_event())
+        self.connections.end_round(&mut self.cl);
+        self.connections.next_event(&mut self.cl)
     }
 
-    /// The peer has called us by the network at the same time: that is the way, then.
-    fn go_by_network(&mut self, peer: PeerId, messages: Vec<Buf>) {
-        if let Some(addr) = self.cl.address_of(peer) {
-            self.node.connect(self.clock.now(), peer, addr);
+    /// Does what is to be done now, as [`Endpoint::poll`] does, without handing anything out: frames of the
+    /// network are taken in and acknowledged, peers that ask whether we live are answered, room that peers have
+    /// granted is used, what was lost is sent again. What arrives is kept for [`Endpoint::poll`], within the window
+    /// that was granted for it. A call takes in up to 64 frames and costs one system call at least.
+    ///
+    /// For a program that for a while wants no messages, or waits for [`Endpoint::send`] to accept one. A program
+    /// that neither polls nor calls this within half of [`Config::dead_after`] may be called dead by its peers. Over
+    /// shared memory, where the kernel tells of deaths, it may pause for as long as it likes.
+    pub fn progress(&mut self) {
+        self.connections.begin_round(&mut self.cl);
+        let mut last = None;
+        for _ in 0..FRAMES_PER_POLL {
+            let Some(frame) = poll_network(&mut self.cl) else { break };
+            last = Some(self.connections.on_frame(&mut self.cl, frame));
         }
-        for message in messages {
-            if let Err(error) = self.node.send(peer, message) {
-                // Order cannot be kept without it.
-                tracing::warn!(%peer, %error, "a message accepted before the connection was made");
-                self.node.abort(peer);
-                return;
-            }
+        if let Some(now) = last {
+            self.connections.transmit(&mut self.cl, now);
+        }
+        self.connections.end_round(&mut self.cl);
+        self.cl.flush();
+    }
+
+    /// Looks at the network though there is something else to hand out, if that has not been done for long.
+    #[cold]
+    fn look_if_late(&mut self) {
+        if self.connections.is_late() {
+            self.progress();
         }
     }
 
-    fn on_deadline(&mut self, now: Time) {
-        self.node.on_deadline(now);
-        if self.busy_until <= now {
-            self.transmit(now);
+    /// Sleeps until something arrives, something is to be done ([`Endpoint::next_deadline`]), or `limit` has
+    /// passed. Returns at once if there is an event to be polled, and may return early. To be called when
+    /// [`Endpoint::poll`] has nothing, and followed by it, for this call does none of its work.
+    ///
+    /// # Errors
+    /// If the system refuses to wait.
+    pub fn park(&mut self, limit: Option<Duration>) -> io::Result<()> {
+        match self.connections.prepare_park(&mut self.cl) {
+            Some(Duration::ZERO) => Ok(()),
+            own => self.cl.park([limit, own].into_iter().flatten().min()),
         }
     }
 
     /// When [`Endpoint::poll`] is to be called though nothing arrives.
     pub fn next_deadline(&self) -> Time {
-        self.node.next_deadline().min(self.busy_until)
+        self.connections.next_deadline()
     }
 
     /// Sends what may be sent.
     pub fn flush(&mut self) {
-        if self.node.has_work() {
-            self.transmit(self.clock.now());
-        }
-        self.cl.flush();
-    }
-
-    fn transmit(&mut self, now: Time) {
-        self.busy_until = Time::MAX;
-        while let Some(frame) = self.node.poll_transmit(now) {
-            let parts = [IoSlice::new(frame.head), IoSlice::new(frame.body)];
-            let parts = if frame.body.is_empty() { &parts[..1] } else { &parts[..] };
-            match transmit(&mut self.cl, frame.to, frame.addr, parts) {
-                Ok(()) => {}
-                Err(cl::Refusal::Backpressure) => {
-                    let (to, sequence) = (frame.to, frame.sequence);
-                    if let Some(sequence) = sequence {
-                        self.node.not_sent(to, sequence);
-                    }
-                    self.busy_until = now + BUSY_RETRY;
-                    break;
-                }
-                // As good as lost on the way: the time-out sends it again, or declares the peer dead.
-                Err(error) => tracing::debug!(to = %frame.to, %error, "frame not sent"),
-            }
-        }
+        self.connections.flush(&mut self.cl);
     }
 }

@@ -1,7 +1,8 @@
 //! Reliable FIFO messages for applications.
 //!
 //! An [`Endpoint`] drives the protocol of `rcl-proto` over an endpoint of `cl`, in poll mode: it has no
-//! thread; whoever owns it calls [`Endpoint::poll`]. Two parties play ping-pong:
+//! thread; whoever owns it calls [`Endpoint::poll`], and sleeps in [`Endpoint::park`] if there is nothing. Services
+//! of `cl`'s [runtime](cl::runtime) have [`Connections`]. Two parties play ping-pong:
 //!
 //! ```
 //! use cl_base::PeerId;
@@ -53,6 +54,9 @@
 //!   with [`Refusal::Backpressure`].
 //! - **A dead peer is noticed** within [`Config::dead_after`], also while nothing is sent, unless
 //!   [`Config::keep_alive`] is off.
+//!   Whoever polls is noticed alive, unless more than a sixteenth of that time passes between two messages taken;
+//!   whoever does not want messages for a while calls [`Endpoint::progress`] in the meantime, at least twice in
+//!   that time. Over shared memory the kernel tells of deaths, and pauses do not matter.
 //! - **Flipped bits are found**, as far as [`Config::checksum`] covers them.
 //! - **Copies.** A message alone in a datagram is sent from the buffer it is in and handed out in the buffer
 //!   it was received in. Messages that share a datagram are copied into it and out of it; messages of several
@@ -82,12 +86,14 @@
 //! - [`Config::checksum`] covers everything on a network; on a loopback address, where there is no wire, the
 //!   headers only, because it would cost some of the bandwidth of large messages.
 
+mod connections;
 mod counters;
 mod endpoint;
 mod memory;
 mod shared;
 
 pub use cl::{Buf, Exhausted};
+pub use connections::Connections;
 pub use endpoint::{Endpoint, EndpointConfig};
 pub use rcl_proto::{Checksum, CloseReason, Config, Counters, Refusal, Sink, Sizes, Source, TransferId};
 

@@ -460,6 +460,10 @@ impl Links {
         self.events.pop_front()
     }
 
+    pub(crate) fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Adds an event behind those there are.
     pub(crate) fn push_event(&mut self, event: Event) {
         self.events.push_back(event);

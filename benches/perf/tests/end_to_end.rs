@@ -100,6 +100,20 @@ fn every_layer_and_transport() {
 }
 
 #[test]
+fn parties_of_every_layer_may_sleep_between_messages() {
+    let cases: Vec<Case> = [Layer::Cl, Layer::Rcl]
+        .into_iter()
+        .flat_map(|layer| [Workload::Lat, Workload::Rate].map(|workload| (layer, workload)))
+        .map(|(layer, workload)| Case { layer, pacing: Pacing::Park, ..case(workload, 64) })
+        .collect();
+    let json = measure(&cases, &place());
+    for (i, case) in cases.iter().enumerate() {
+        let name = if case.workload == Workload::Lat { "p50_ns" } else { "rate" };
+        assert!(figure(&json, i, name) > 0.0);
+    }
+}
+
+#[test]
 fn shared_memory_is_claimed_only_where_it_carries_the_messages() {
     let case = Case { layer: Layer::Rcl, transport: Transport::Shm, ..case(Workload::Rate, 64) };
     match ghidrah_perf::run::measure(&case, &place()) {

@@ -1,7 +1,7 @@
 //! Shared memory beside the network: when to look where, and what becomes of the channels.
 
 use super::{Endpoint, Received};
-use crate::shm::ChannelEvent;
+use crate::shm::{ChannelEvent, Shm};
 use cl_base::{PeerId, Time};
 use std::io;
 use std::net::SocketAddr;
@@ -63,7 +63,7 @@ impl Endpoint {
         Some(Received { from, addr, buf, channel: Some(channel) })
     }
 
-    pub(super) fn poll_network(&mut self) -> Option<Received> {
+    pub(crate) fn poll_network(&mut self) -> Option<Received> {
         self.tend_if_due();
         let received = self.network.recv(&mut self.stats)?;
         self.stats.messages_received += 1;
@@ -84,10 +84,14 @@ impl Endpoint {
         received
     }
 
-    /// True if memory is busy and the network was looked at lately.
+    /// True if memory is busy and the network was looked at lately. Not after a sleep, for then the bell that
+    /// may have ended it must be silenced, or it would end the next one.
     #[inline]
     pub(super) fn network_can_wait(&mut self) -> bool {
-        self.sharing && self.rhythm.is_shared_hot() && !self.network_is_due()
+        self.sharing
+            && self.rhythm.is_shared_hot()
+            && !self.shm.as_ref().is_some_and(Shm::is_asleep)
+            && !self.network_is_due()
     }
 
     #[inline]

@@ -210,6 +210,8 @@ pub struct Node<M: Memory> {
     resets: VecDeque<(PeerId, SocketAddr, Header)>,
     events: VecDeque<Event<M::Buf>>,
     head: Head,
+    /// Nothing more could be read, the last time, for want of a buffer.
+    starved: bool,
     counters: Counters,
 }
 
@@ -234,6 +236,7 @@ impl<M: Memory> Node<M> {
             resets: VecDeque::new(),
             events: VecDeque::new(),
             head: Head::new(),
+            starved: false,
             counters: Counters::default(),
         }
     }
@@ -541,6 +544,7 @@ impl<M: Memory> Node<M> {
 
     /// What has happened, or arrived.
     pub fn poll_event(&mut self) -> Option<Event<M::Buf>> {
+        self.starved = false;
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
@@ -567,6 +571,7 @@ impl<M: Memory> Node<M> {
                 Read::Starved => {
                     // The others first; this one at the next call.
                     self.readable.rotate_left(1);
+                    self.starved = true;
                     return None;
                 }
                 Read::Nothing | Read::Fin => {}
@@ -590,6 +595,18 @@ impl<M: Memory> Node<M> {
             }
         }
         None
+    }
+
+    /// True if [`Node::poll_event`] may have something, as far as is known. If it lacked a buffer the last time,
+    /// nobody knows.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty() || (!self.readable.is_empty() && !self.starved)
+    }
+
+    /// True if the last call of [`Node::poll_event`] found no buffer for what has arrived. It is to be called again
+    /// a little later.
+    pub fn is_starved(&self) -> bool {
+        self.starved
     }
 
     /// True if [`Node::poll_transmit`] may have something.

@@ -72,7 +72,7 @@ impl Party for Endpoint {
         }
     }
 
-    fn park(&mut self, _limit: Duration) -> Result<(), String> {
-        Err("rcl cannot sleep by itself yet: leave --park out".to_owned())
+    fn park(&mut self, limit: Duration) -> Result<(), String> {
+        Endpoint::park(self, Some(limit)).map_err(|error| format!("cannot sleep: {error}"))
     }
 }
