@@ -272,6 +272,19 @@ impl Link {
             Event::Delivered { peer, seq } => self.incoming.push_back(Incoming::Delivered(peer, seq)),
             Event::Failed { peer, seq, .. } => self.incoming.push_back(Incoming::Failed(peer, seq)),
             Event::Gap { .. } => {}
+            Event::Incompatible { peer, ours, theirs } => {
+                tracing::error!(
+                    %peer, ?ours, ?theirs,
+                    "no version of the message protocol in common; upgrade whichever is older"
+                );
+            }
+            Event::Superseded { peer, ours, known } => {
+                tracing::error!(
+                    %peer, ours = ours.0, known = known.0,
+                    "the peer knows a later life of this party: the clock was set back (start again once it is \
+                     beyond where it was), or another process has this key (end it)"
+                );
+            }
         }
     }
 

@@ -3,7 +3,8 @@ use crate::roster::Roster;
 use cl::Received;
 use cl_base::{Incarnation, PeerId, Principal, Time};
 use mml_proto::{
-    Body, Config, Counters, Delivery, Event, Mml, SendError, SendStatus, Sequence, Transmit, Verdict,
+    Body, Config, Counters, Delivery, Event, Mml, SendError, SendStatus, Sequence, SessionInfo, Transmit,
+    Verdict,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -146,7 +147,7 @@ impl Endpoint {
     /// Takes a message that has arrived.
     pub fn handle(&mut self, cl: &mut cl::Endpoint, now: Time, received: Received) {
         let Received { from, addr, buf, .. } = received;
-        let verdict = self.mml.handle(now, from, &buf);
+        let verdict = self.mml.handle(now, from, addr, &buf);
         drop(buf);
         if verdict == Verdict::Established && !self.has_roster_address(from) {
             self.learn(cl, from, addr);
@@ -212,6 +213,11 @@ impl Endpoint {
         self.mml.peers_up()
     }
 
+    /// What was agreed on with `peer`; see [`Mml::session`].
+    pub fn session(&self, peer: PeerId) -> Option<SessionInfo> {
+        self.mml.session(peer)
+    }
+
     /// What has happened so far, by kind.
     pub fn counters(&self) -> &Counters {
         self.mml.counters()
@@ -269,7 +275,7 @@ impl Endpoint {
     ) -> Result<(), Refused> {
         let to = transmit.to;
         // A peer whose address nobody told us is reached where it has just written from. It may be one that
-        // speaks to an earlier life of ours: our HELLO tells it that this life has ended.
+        // speaks to an earlier life of ours, and is told that this life has ended.
         let unknown = cl.address_of(to).is_none() && !self.has_roster_address(to);
         let answered = heard_from
             .filter(|(from, _)| *from == to && (transmit.answers_hello || unknown))

@@ -1,7 +1,7 @@
 use crate::keys::{PublicKey, SecretKey};
 use crate::roster::Roster;
 use cl_base::{PeerId, Principal};
-use mml_proto::PairKeys;
+use mml_proto::{Pair, PairKeys};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -18,7 +18,7 @@ struct Ring {
 struct Other {
     public: PublicKey,
     /// `None` inside for a public key with which no secret can be shared.
-    pair_key: OnceLock<Option<[u8; 32]>>,
+    pair: OnceLock<Option<Arc<Pair>>>,
 }
 
 /// Why secret and roster do not fit.
@@ -50,10 +50,8 @@ impl Keyring {
         if member.key != key {
             return Err(KeyringError::OtherKey { name: member.name.clone(), key });
         }
-        let others = roster
-            .iter()
-            .map(|m| (m.principal, Other { public: m.key, pair_key: OnceLock::new() }))
-            .collect();
+        let others =
+            roster.iter().map(|m| (m.principal, Other { public: m.key, pair: OnceLock::new() })).collect();
         Ok(Keyring(Arc::new(Ring { me, secret, others })))
     }
 
@@ -69,26 +67,15 @@ impl Keyring {
 }
 
 impl PairKeys for Keyring {
-    fn pair_key(&self, me: PeerId, peer: PeerId) -> Option<[u8; 32]> {
+    fn pair(&self, me: PeerId, peer: PeerId) -> Option<Arc<Pair>> {
         let ring = &*self.0;
         assert!(me.principal == ring.me, "a keyring serves one principal");
         let other = ring.others.get(&peer.principal)?;
-        *other.pair_key.get_or_init(|| ring.pair_key(peer.principal, &other.public))
-    }
-}
-
-impl Ring {
-    fn pair_key(&self, peer: Principal, public: &PublicKey) -> Option<[u8; 32]> {
-        let shared = self.secret.agree(public)?;
-        let mut sides = [(self.me, self.secret.public().x25519), (peer, public.x25519)];
-        sides.sort();
-        let mut hasher = blake3::Hasher::new_derive_key("ghidrah mml 1 pair");
-        hasher.update(&shared);
-        for (principal, key) in sides {
-            hasher.update(&principal.0.to_le_bytes());
-            hasher.update(&key);
-        }
-        Some(*hasher.finalize().as_bytes())
+        let agree = || {
+            let secret = ring.secret.agreement();
+            Pair::agree(ring.me, secret, peer.principal, other.public.x25519).map(Arc::new)
+        };
+        other.pair.get_or_init(agree).clone()
     }
 }
 
@@ -115,7 +102,9 @@ mod tests {
         let rings: Vec<Keyring> = (0..3)
             .map(|i| Keyring::new(Principal(i), secrets[i as usize].clone(), &roster).unwrap())
             .collect();
-        let key = |a: u32, b: u32| rings[a as usize].pair_key(PeerId::new(a, 0), PeerId::new(b, 7));
+        let key = |a: u32, b: u32| {
+            rings[a as usize].pair(PeerId::new(a, 0), PeerId::new(b, 7)).map(|pair| *pair.key())
+        };
         assert_eq!(key(0, 1), key(1, 0));
         assert_ne!(key(0, 1), key(0, 2));
         assert_ne!(key(0, 1), key(1, 2));

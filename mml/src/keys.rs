@@ -139,11 +139,8 @@ impl SecretKey {
         signature.as_ref().try_into().expect("an Ed25519 signature has 64 bytes")
     }
 
-    /// The secret shared with the holder of `other`, or `None` if `other` is one of the few keys that would
-    /// make it known to everybody.
-    pub(crate) fn agree(&self, other: &PublicKey) -> Option<[u8; 32]> {
-        let shared = self.agreement.diffie_hellman(&x25519_dalek::PublicKey::from(other.x25519));
-        shared.was_contributory().then(|| shared.to_bytes())
+    pub(crate) fn agreement(&self) -> &StaticSecret {
+        &self.agreement
     }
 }
 
@@ -309,14 +306,5 @@ mod tests {
         ] {
             assert_eq!(bad.parse::<PublicKey>(), Err(BadPublicKey));
         }
-    }
-
-    #[test]
-    fn agreement_is_mutual_and_refuses_keys_that_give_it_away() {
-        let (a, b) = (SecretKey::from_seed([1; 32]), SecretKey::from_seed([2; 32]));
-        assert_eq!(a.agree(&b.public()), b.agree(&a.public()));
-        assert_ne!(a.agree(&b.public()), a.agree(&a.public()));
-        let zero = PublicKey { x25519: [0; 32], ed25519: [0; 32] };
-        assert_eq!(a.agree(&zero), None);
     }
 }

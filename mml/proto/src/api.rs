@@ -126,6 +126,10 @@ pub enum FailReason {
     Closed,
     /// `disconnect` was called on this side.
     Disconnected,
+    /// The peer speaks no version of the protocol that we do; see [`Event::Incompatible`].
+    Incompatible,
+    /// The peer knows a later life of this party; see [`Event::Superseded`].
+    Superseded,
 }
 
 /// What has become of a message.
@@ -150,6 +154,10 @@ pub enum DownReason {
     Silent,
     /// The peer ended the session.
     Closed,
+    /// The peer speaks no version of the protocol that we do; see [`Event::Incompatible`].
+    Incompatible,
+    /// The peer knows a later life of this party; see [`Event::Superseded`].
+    Superseded,
 }
 
 /// Where a frame goes.
@@ -157,8 +165,8 @@ pub enum DownReason {
 pub struct Transmit {
     /// To whom.
     pub to: PeerId,
-    /// It answers a HELLO, so it goes where that came from: the sender may have moved, and has proved nothing
-    /// yet from which its address could be learnt.
+    /// It answers a frame outside of a session, so it goes where that came from: the sender may have moved, and
+    /// has proved nothing yet from which its address could be learnt.
     pub answers_hello: bool,
 }
 
@@ -167,7 +175,7 @@ pub struct Transmit {
 pub enum Verdict {
     /// Refused; a counter tells why.
     Refused,
-    /// Authentic. A HELLO may be an old one, repeated by anybody.
+    /// Authentic. The first frame of a handshake may be an old one, repeated by anybody.
     Authentic,
     /// Authentic, and a fresh proof that the peer is alive where it came from: a session is established.
     Established,
@@ -234,5 +242,25 @@ pub enum Event {
         peer: PeerId,
         /// How many.
         count: u64,
+    },
+    /// The peer and we have no version of the protocol in common: one of them is to be upgraded. Told by both
+    /// sides, again for each attempt.
+    Incompatible {
+        /// The peer.
+        peer: PeerId,
+        /// Our lowest and highest version.
+        ours: (u8, u8),
+        /// The peer's.
+        theirs: (u8, u8),
+    },
+    /// The peer refuses this party because it knows a later life of it: the clock from which incarnations are made
+    /// was set back, or another process uses the same key.
+    Superseded {
+        /// The peer.
+        peer: PeerId,
+        /// This life.
+        ours: Incarnation,
+        /// The later one.
+        known: Incarnation,
     },
 }

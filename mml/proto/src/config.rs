@@ -1,5 +1,8 @@
 use std::time::Duration;
 
+/// The version of the protocol that this code speaks.
+pub(crate) const VERSION: u8 = 1;
+
 /// Limits and times of one [`Mml`](crate::Mml). All limits are per peer unless they say otherwise.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -43,13 +46,31 @@ pub struct Config {
     pub advert_delay: Duration,
     /// How long an unanswered handshake is repeated.
     pub connect_timeout: Duration,
-    /// How long a peer that owes an answer may be silent before it is declared down.
+    /// How long a peer that owes an answer may be silent before it is declared down. For as long frames under a
+    /// session's former keys are accepted: the peer has heard of the new ones by then, or is down.
     pub dead_after: Duration,
     /// At most one handshake per interval is provoked by frames of unknown sessions.
     pub probe_interval: Duration,
     /// An unused peer may be forgotten to make room after this time; must be well above the peers'
     /// `dead_after`, or a message that is still being repeated could be delivered twice.
     pub forget_after: Duration,
+    /// The lowest and the highest version of the protocol that may be agreed on.
+    pub versions: (u8, u8),
+    /// What this party can do beyond the version, one bit each; a session has what both can do.
+    pub features: u32,
+    /// Keys of a session are renewed when they have been used for this long (or up to a quarter less: chosen at
+    /// random, so that sessions which began together are not renewed together). Idle sessions keep theirs.
+    pub rekey_after: Duration,
+    /// Keys of a session are renewed after so many frames of this side.
+    pub rekey_frames: u64,
+    /// With so many frames of this side a key is used up, and nothing is sent before there is a new one.
+    pub key_frames_max: u64,
+    /// Handshakes of others computed in a second, over all; they cost some hundred microseconds each.
+    pub handshakes: u32,
+    /// Handshakes computed in a second for all instances of one principal.
+    pub handshakes_per_principal: u32,
+    /// Frames of unknown sessions that are answered in a second, over all.
+    pub replies: u32,
 }
 
 impl Config {
@@ -66,6 +87,15 @@ impl Config {
         assert!(
             self.half_open_max > 0 && self.instances_max > 0 && self.peers_max > 0,
             "no room for any peer"
+        );
+        assert!(self.versions.0 <= self.versions.1, "no version to agree on");
+        assert!(
+            0 < self.rekey_frames && self.rekey_frames < self.key_frames_max,
+            "keys used up before they are renewed"
+        );
+        assert!(
+            self.handshakes > 0 && self.handshakes_per_principal > 0 && self.replies > 0,
+            "nobody could connect"
         );
         assert!(self.forget_after > self.dead_after * 2, "peers forgotten while their messages are repeated");
     }
@@ -96,6 +126,16 @@ impl Default for Config {
             dead_after: Duration::from_secs(2),
             probe_interval: Duration::from_millis(50),
             forget_after: Duration::from_secs(10),
+            versions: (VERSION, VERSION),
+            features: 0,
+            // As in WireGuard: long enough that its cost is nothing, short enough that a stolen key is soon worthless.
+            rekey_after: Duration::from_secs(120),
+            // Far below what any of the primitives allows under one key.
+            rekey_frames: 1 << 30,
+            key_frames_max: 1 << 31,
+            handshakes: 1000,
+            handshakes_per_principal: 64,
+            replies: 1000,
         }
     }
 }

@@ -23,7 +23,7 @@ pub struct Counters {
     pub replayed: u64,
     /// Refused: a handshake of an incarnation before the one known.
     pub stale_incarnation: u64,
-    /// Refused: a handshake answer that does not echo our present nonce.
+    /// Refused: a handshake begun earlier than one already taken, or an answer to none under way.
     pub stale_handshake: u64,
     /// Refused: a frame of a session that is not the present one.
     pub unknown_session: u64,
@@ -39,4 +39,14 @@ pub struct Counters {
     pub backpressure: u64,
     /// NACK messages of peers lost for good.
     pub gaps: u64,
+    /// Handshakes of others that were computed.
+    pub handshakes: u64,
+    /// New keys for a session that went on.
+    pub rekeyed: u64,
+    /// Refused: more handshakes than may be computed.
+    pub handshakes_refused: u64,
+    /// Handshakes sent back for a cookie.
+    pub cookies: u64,
+    /// Refused: a handshake with no version in common.
+    pub incompatible: u64,
 }

@@ -1,6 +1,8 @@
 //! What the fuzz targets call (`fuzz/`): this layer's parsers, given arbitrary bytes. Compiled with
 //! `--cfg fuzzing` only.
 
+use crate::mac::MAC_BYTES;
+use crate::wire::handshake::{INIT_HEADER_BYTES, InitFrame, Notice};
 use crate::wire::{self, Item, Kind, NUMBER_MAX, RANGES_MAX, SessionFrame};
 
 /// A frame as it is taken apart, once before and once as if after it was authenticated.
@@ -10,10 +12,24 @@ pub fn frame(input: &[u8]) {
         assert_eq!(class, None);
         return;
     };
-    if kind != Kind::Session {
-        let (_, echo) = wire::read_handshake(input);
-        assert_eq!(echo.is_some(), kind != Kind::Hello);
-        return;
+    match kind {
+        Kind::Session => {}
+        Kind::Init => {
+            let frame = InitFrame::split(input);
+            assert_eq!(frame.init.to_bytes()[..], input[..INIT_HEADER_BYTES]);
+            assert_eq!([frame.text, frame.cookie_mac].concat(), input);
+            return;
+        }
+        _ => {
+            let text = &input[..input.len() - MAC_BYTES];
+            if let Some(notice) = Notice::read(kind, text) {
+                let mut again = Vec::new();
+                notice.put(&mut again);
+                assert_eq!(again.len(), text.len());
+                assert_eq!(Notice::read(kind, &again), Some(notice));
+            }
+            return;
+        }
     }
     assert_eq!(class, Some(input[2]));
     let Some(frame) = SessionFrame::split(input) else { return };
@@ -26,7 +42,7 @@ pub fn frame(input: &[u8]) {
             }
             Item::Report { missing, .. } => assert!(missing.len() <= RANGES_MAX),
             Item::Advert { base, next } => assert!(base <= next),
-            Item::Ack { .. } | Item::Close => {}
+            Item::Ack { .. } | Item::Close | Item::Confirm => {}
         }
     }
 }

@@ -1,48 +1,34 @@
-//! How two parties that share a static key agree on fresh session keys.
+//! How two parties that know each other's static keys agree on the keys of a session, or of its next epoch.
 //!
 //! ```text
-//! A -> B   HELLO      A's incarnation and nonce
-//! B -> A   HELLO_ACK  B's incarnation and nonce, and A's        A installs the session
-//! A -> B   CONFIRM    A's incarnation and nonce, and B's        B installs the session
-//! B -> A   any frame of the session                             A stops repeating CONFIRM
+//! A -> B   init       versions, features, A's incarnation, A's ephemeral key
+//! B -> A   response   B's choice, incarnation and ephemeral key     A installs the keys
+//! A -> B   any frame under the new keys (CONFIRM, if nothing else)  B installs the keys
+//! B -> A   any frame under the new keys                             A stops asking for it
 //! ```
-//! Every frame is authenticated under the static key. A side installs a session only when the other has
-//! echoed the side's own present nonce, which is drawn at random and used for one session: so a recorded
-//! frame can neither replace a live session nor create one. B keeps nothing about A's nonce between
-//! HELLO and CONFIRM, so a replayed HELLO cannot disturb a genuine handshake either. Both sides may begin at
-//! once: the keys depend on the two (incarnation, nonce) pairs and not on who began, so both arrive at the
-//! same session.
+//! The key exchange is Noise KK (`noise.rs`), with all that `init` says in the clear and both identities in its
+//! prologue: a changed version or feature makes it fail. The keys hang on two ephemeral secrets, which are
+//! forgotten at once, so who steals the static ones later cannot compute them (forward secrecy), and on
+//! two static ones, so who steals one side's cannot pose as others to anybody else.
 //!
-//! Forward secrecy is not provided yet: who learns the static key can compute recorded sessions' keys
-//! (which authenticate and do not encrypt). It belongs into this module: ephemeral public keys beside the
-//! nonces, and their shared secret into [`SessionKeys::derive`].
+//! *Nonces.* What is sealed in a session is numbered by a counter that lives and dies with the key (`session.rs`),
+//! and no key outlives the process: after a crash there are new ephemeral keys, hence new session keys. Were
+//! one side's entropy to repeat itself, the other side's ephemeral key would still make the session keys new.
+//!
+//! *Recordings.* A responder takes an `init` only if its (incarnation, attempt) is beyond the last it took, answers the last
+//! one again with the same bytes, and changes nothing about a live session until it hears a frame under
+//! the new keys, which a recording cannot make. An `init` of a later incarnation does end the session with the former life:
+//! that this life is over is true even if a recording says it.
+//!
+//! *Crossing.* If both begin at once, the smaller party's `init` counts; see `peer/handshake.rs`.
 
-use crate::mac::MacKey;
-use cl_base::{Incarnation, PeerId};
+use crate::mac::{Mac, MacKey};
+use crate::noise::{Initiator, Secrets};
+use crate::session::{Epoch, Repeat};
+use crate::wire::handshake::Init;
+use cl_base::{Incarnation, PeerId, Time};
 
-pub(crate) type Nonce = [u8; 16];
-
-/// What one side contributes to a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Hello {
-    pub(crate) incarnation: Incarnation,
-    pub(crate) nonce: Nonce,
-}
-
-/// What is derived from the static key of a pair, once.
-pub(crate) struct StaticKeys {
-    pair_key: [u8; 32],
-    /// Authenticates handshake frames.
-    pub(crate) handshake: MacKey,
-}
-
-impl StaticKeys {
-    pub(crate) fn new(pair_key: [u8; 32]) -> StaticKeys {
-        StaticKeys { pair_key, handshake: MacKey::derive("ghidrah mml 1 handshake", &pair_key) }
-    }
-}
-
-/// The keys of one session, one for each direction, and its name on the wire.
+/// The keys of one epoch of a session, one for each direction, and its name on the wire.
 pub(crate) struct SessionKeys {
     pub(crate) id: u64,
     pub(crate) send: MacKey,
@@ -50,82 +36,138 @@ pub(crate) struct SessionKeys {
 }
 
 impl SessionKeys {
-    pub(crate) fn derive(
-        keys: &StaticKeys,
-        me: PeerId,
-        mine: Hello,
-        peer: PeerId,
-        theirs: Hello,
-    ) -> SessionKeys {
-        assert!(me != peer, "a session with oneself");
-        let mut sides = [(me, mine), (peer, theirs)];
-        sides.sort();
-        let mut hasher = blake3::Hasher::new_derive_key("ghidrah mml 1 session");
-        hasher.update(&keys.pair_key);
-        for (id, hello) in sides {
-            hasher.update(&id.to_u64().to_le_bytes());
-            hasher.update(&hello.incarnation.0.to_le_bytes());
-            hasher.update(&hello.nonce);
+    /// From the session's secrets, which serve nothing else.
+    pub(crate) fn new(id: u64, send: &[u8; 32], receive: &[u8; 32]) -> SessionKeys {
+        SessionKeys {
+            id,
+            send: MacKey::derive("ghidrah mml 1 session", send),
+            receive: MacKey::derive("ghidrah mml 1 session", receive),
         }
-        let mut output = hasher.finalize_xof();
-        let (mut up, mut down, mut id) = ([0; 32], [0; 32], [0; 8]);
-        output.fill(&mut up);
-        output.fill(&mut down);
-        output.fill(&mut id);
-        let (send, receive) = if me < peer { (up, down) } else { (down, up) };
-        SessionKeys { id: u64::from_le_bytes(id), send: MacKey(send), receive: MacKey(receive) }
+    }
+
+    pub(crate) fn of_initiator(secrets: &Secrets) -> SessionKeys {
+        SessionKeys::new(secrets.id, &secrets.forth, &secrets.back)
+    }
+
+    pub(crate) fn of_responder(secrets: &Secrets) -> SessionKeys {
+        SessionKeys::new(secrets.id, &secrets.back, &secrets.forth)
     }
 }
 
-/// Nonces from a secret seed: unpredictable if the seed is, repeatable in a simulation.
-pub(crate) struct NonceSource {
-    seed: [u8; 32],
-    drawn: u64,
+/// Our effort to agree on keys.
+pub(crate) struct Attempt {
+    pub(crate) until: Time,
+    pub(crate) repeat: Repeat,
+    /// To be sent now.
+    pub(crate) due: bool,
+    pub(crate) flight: Option<Flight>,
 }
 
-impl NonceSource {
-    pub(crate) fn new(seed: [u8; 32]) -> NonceSource {
-        NonceSource { seed: blake3::derive_key("ghidrah mml 1 nonces", &seed), drawn: 0 }
-    }
+/// An `init` under way.
+pub(crate) struct Flight {
+    pub(crate) noise: Initiator,
+    /// The frame, less the cookie's MAC.
+    pub(crate) text: Vec<u8>,
+    /// By which answers name it.
+    pub(crate) mac: Mac,
+    pub(crate) continues: u64,
+    pub(crate) first_sent: Time,
+    pub(crate) times_sent: u32,
+}
 
-    pub(crate) fn draw(&mut self) -> Nonce {
-        self.drawn += 1;
-        let hash = blake3::keyed_hash(&self.seed, &self.drawn.to_le_bytes());
-        *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
-    }
+/// What we have answered to an `init`.
+pub(crate) struct Answer {
+    /// The `init`'s.
+    pub(crate) mac: Mac,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) response: Vec<u8>,
+    pub(crate) epoch: Box<Epoch>,
+    pub(crate) continued: bool,
+}
+
+/// In the transcript of every handshake.
+pub(crate) fn prologue(from: PeerId, to: PeerId, init: Init) -> Vec<u8> {
+    let mut prologue = b"ghidrah mml 1".to_vec();
+    prologue.extend_from_slice(&from.to_u64().to_le_bytes());
+    prologue.extend_from_slice(&to.to_u64().to_le_bytes());
+    prologue.extend_from_slice(&init.to_bytes());
+    prologue
+}
+
+/// The highest version of both ranges.
+pub(crate) fn common_version(ours: (u8, u8), theirs: (u8, u8)) -> Option<u8> {
+    let (low, high) = (ours.0.max(theirs.0), ours.1.min(theirs.1));
+    (low <= high).then_some(high)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::noise;
+    use crate::pair::Pair;
+    use crate::wire::handshake::ACCEPTED_BYTES;
+    use cl_base::Principal;
+    use std::sync::Arc;
+    use x25519_dalek::{PublicKey, StaticSecret};
+    use zeroize::Zeroizing;
+
+    const PAYLOAD: [u8; ACCEPTED_BYTES] = [9; ACCEPTED_BYTES];
+
+    fn pair(me: u8, peer: u8) -> Arc<Pair> {
+        let secret = |i| StaticSecret::from([i; 32]);
+        let public = PublicKey::from(&secret(peer)).to_bytes();
+        let principal = |i| Principal(u32::from(i));
+        Pair::agree(principal(me), &secret(me), principal(peer), public).unwrap().into()
+    }
+
+    fn entropy(i: u8) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new([i; 32])
+    }
 
     #[test]
-    fn both_sides_derive_the_same_session_and_any_difference_another() {
-        let keys = StaticKeys::new([7; 32]);
-        let (a, b) = (PeerId::new(1, 0), PeerId::new(2, 5));
-        let hello = |i, n| Hello { incarnation: Incarnation(i), nonce: [n; 16] };
-        let at_a = SessionKeys::derive(&keys, a, hello(10, 1), b, hello(20, 2));
-        let at_b = SessionKeys::derive(&keys, b, hello(20, 2), a, hello(10, 1));
-        assert_eq!(at_a.id, at_b.id);
-        assert_eq!(at_a.send.0, at_b.receive.0);
-        assert_eq!(at_a.receive.0, at_b.send.0);
-        assert_ne!(at_a.send.0, at_a.receive.0);
-        for other in [
-            SessionKeys::derive(&keys, a, hello(11, 1), b, hello(20, 2)),
-            SessionKeys::derive(&keys, a, hello(10, 1), b, hello(20, 3)),
-            SessionKeys::derive(&keys, a, hello(20, 2), b, hello(10, 1)),
-            SessionKeys::derive(&keys, a, hello(10, 1), PeerId::new(2, 6), hello(20, 2)),
-            SessionKeys::derive(&StaticKeys::new([8; 32]), a, hello(10, 1), b, hello(20, 2)),
-        ] {
-            assert_ne!(at_a.send.0, other.send.0);
-            assert_ne!(at_a.id, other.id);
+    fn both_sides_get_the_same_keys_and_others_with_every_ephemeral_key() {
+        let run = |a, b| {
+            let (initiator, message) = noise::initiate(&pair(1, 2), entropy(a), b"");
+            let (at_b, answer) = noise::respond(&pair(2, 1), entropy(b), b"", &message, &PAYLOAD).unwrap();
+            let (at_a, payload) = initiator.finish(&answer).unwrap();
+            assert_eq!(payload, PAYLOAD);
+            assert_eq!((at_a.id, &at_a.forth, &at_a.back), (at_b.id, &at_b.forth, &at_b.back));
+            assert_ne!(at_a.forth, at_a.back);
+            (at_a.id, at_a.forth.to_vec(), at_a.back.to_vec())
+        };
+        // One side's entropy repeats itself: the keys are new all the same.
+        let (first, second, third) = (run(1, 2), run(1, 3), run(3, 2));
+        for (a, b) in [(&first, &second), (&first, &third), (&second, &third)] {
+            assert!(a.0 != b.0 && a.1 != b.1 && a.2 != b.2);
         }
     }
 
     #[test]
-    fn nonces_differ() {
-        let mut source = NonceSource::new([0; 32]);
-        assert_ne!(source.draw(), source.draw());
-        assert_ne!(NonceSource::new([1; 32]).draw(), NonceSource::new([2; 32]).draw());
+    fn another_key_another_prologue_and_altered_messages_are_refused() {
+        let (initiator, message) = noise::initiate(&pair(1, 2), entropy(7), b"prologue");
+        let respond =
+            |pair, prologue, message: &[u8]| noise::respond(&pair, entropy(8), prologue, message, &PAYLOAD);
+        assert!(respond(pair(2, 3), b"prologue", &message).is_none(), "from another than expected");
+        assert!(respond(pair(3, 1), b"prologue", &message).is_none(), "for another than expected");
+        assert!(respond(pair(2, 1), b"Prologue", &message).is_none());
+        for byte in 0..message.len() {
+            let mut wrong = message;
+            wrong[byte] ^= 1;
+            assert!(respond(pair(2, 1), b"prologue", &wrong).is_none(), "byte {byte}");
+        }
+        assert!(respond(pair(2, 1), b"prologue", &[0; 48]).is_none(), "a key of small order");
+        let (_, answer) = respond(pair(2, 1), b"prologue", &message).unwrap();
+        let mut wrong = answer;
+        wrong[40] ^= 1;
+        assert!(initiator.finish(&wrong).is_none());
+    }
+
+    #[test]
+    fn the_highest_common_version_is_chosen() {
+        assert_eq!(common_version((1, 2), (2, 3)), Some(2));
+        assert_eq!(common_version((2, 3), (1, 2)), Some(2));
+        assert_eq!(common_version((1, 5), (2, 4)), Some(4));
+        assert_eq!(common_version((1, 2), (3, 4)), None);
+        assert_eq!(common_version((3, 2), (1, 9)), None, "nonsense");
     }
 }

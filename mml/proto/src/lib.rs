@@ -4,8 +4,8 @@
 //! events, and the time at which it wants to be called. It has no socket, clock, thread or entropy.
 //!
 //! A message is sent as one of three kinds ([`Delivery`]): UNR, ACK, NACK. Messages travel in sessions. A
-//! session is established by a handshake under the static key of the pair ([`PairKeys`]), has a key for each
-//! direction, and belongs to one incarnation of each side: see `handshake.rs`. `wire.rs` shows the bytes.
+//! session is established by a handshake under the static keys of the pair ([`PairKeys`]), has a key for each
+//! direction, renewed from time to time, and belongs to one incarnation of each side: see `handshake.rs`. `wire.rs` shows the bytes.
 //!
 //! What is promised to the application:
 //! - nothing is handed up that the peer has not sent to this party, and nothing twice, whatever is lost,
@@ -21,16 +21,20 @@ mod ack;
 mod api;
 mod config;
 mod counters;
+mod entropy;
 mod entry;
 mod frame;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod gate;
 mod handshake;
 mod mac;
 mod mml;
 mod nack;
+mod noise;
 mod outcome;
+mod pair;
 mod peer;
 mod rtt;
 mod session;
@@ -42,6 +46,7 @@ pub use api::{
 };
 pub use config::Config;
 pub use counters::Counters;
-pub use mac::PairKeys;
 pub use mml::Mml;
-pub use wire::peek_class;
+pub use pair::{Pair, PairKeys};
+pub use session::SessionInfo;
+pub use wire::{peek_class, peek_number};

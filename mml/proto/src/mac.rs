@@ -1,27 +1,14 @@
 //! Authentication codes: keyed BLAKE3, cut to 16 bytes.
 
 use cl_base::PeerId;
+use zeroize::ZeroizeOnDrop;
 
 pub(crate) const MAC_BYTES: usize = 16;
 pub(crate) type Mac = [u8; MAC_BYTES];
 
-/// The static keys between two parties, from wherever they come.
-///
-/// The key must be equal on both sides and secret from all others: the key derivation of a Diffie-Hellman
-/// exchange of the two pinned keys and of both principals.
-pub trait PairKeys: Send {
-    /// The key between `me` and `peer`, or `None` if `peer` is not known. Called often; implementations cache.
-    fn pair_key(&self, me: PeerId, peer: PeerId) -> Option<[u8; 32]>;
-}
-
-impl<F: Fn(PeerId, PeerId) -> Option<[u8; 32]> + Send> PairKeys for F {
-    fn pair_key(&self, me: PeerId, peer: PeerId) -> Option<[u8; 32]> {
-        self(me, peer)
-    }
-}
-
 /// One key, for one purpose; between two parties, one direction is told from the other by the identities.
-#[derive(Clone)]
+/// Overwritten when it is dropped.
+#[derive(Clone, ZeroizeOnDrop)]
 pub(crate) struct MacKey(pub(crate) [u8; 32]);
 
 impl MacKey {

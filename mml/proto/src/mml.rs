@@ -1,15 +1,24 @@
-use crate::handshake::{NonceSource, StaticKeys};
-use crate::mac::{MAC_BYTES, Mac, MacKey};
+use crate::entropy::Entropy;
+use crate::gate::Gate;
+use crate::mac::{Mac, MacKey};
+use crate::peer::handshake::{open_notice, seal_notice};
 use crate::peer::{Context, Peer};
+use crate::wire::handshake::{InitFrame, Notice};
 use crate::wire::{self, Kind, SessionFrame};
 use crate::{
-    Body, Config, Counters, Delivery, Event, PairKeys, SendError, SendStatus, Sequence, Transmit, Verdict,
+    Body, Config, Counters, Delivery, Event, Pair, PairKeys, SendError, SendStatus, Sequence, SessionInfo,
+    Transmit, Verdict,
 };
 use cl_base::{Incarnation, PeerId, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// How much longer than the longest body a frame may be: a peer may bundle more than we do.
 const FRAME_SLACK: usize = 1 << 16;
+/// Answers to parties that are not remembered, which wait to be sent. The caller sends after each frame it hands in,
+/// so there is rarely more than one.
+const REPLIES_MAX: usize = 64;
 
 /// The message layer of one party: sessions with many peers, without I/O.
 ///
@@ -27,6 +36,8 @@ pub struct Mml {
     half_open: VecDeque<PeerId>,
     timers: BTreeSet<(Time, PeerId)>,
     ready: VecDeque<PeerId>,
+    /// Frames to parties that are not remembered.
+    replies: VecDeque<(PeerId, Vec<u8>)>,
     /// Messages to a peer that has been forgotten are numbered from here when it comes back, so that it does
     /// not take them for old ones.
     first_number: u64,
@@ -43,12 +54,16 @@ impl Mml {
         seed: [u8; 32],
     ) -> Mml {
         config.check();
+        let mut entropy = Entropy::new(seed);
+        let gate = Gate::new(&entropy.draw());
         Mml {
             cx: Context {
                 config,
                 me,
                 incarnation,
-                nonces: NonceSource::new(seed),
+                entropy,
+                gate,
+                attempts: 0,
                 counters: Counters::default(),
                 events: VecDeque::new(),
             },
@@ -57,6 +72,7 @@ impl Mml {
             half_open: VecDeque::new(),
             timers: BTreeSet::new(),
             ready: VecDeque::new(),
+            replies: VecDeque::new(),
             first_number: 0,
         }
     }
@@ -139,8 +155,8 @@ impl Mml {
         self.with_peer(peer, |peer, _| peer.group_ack());
     }
 
-    /// A frame has arrived that claims to come from `from`.
-    pub fn handle(&mut self, now: Time, from: PeerId, frame: &[u8]) -> Verdict {
+    /// A frame has arrived that claims to come from `from`, and came from the address `source`.
+    pub fn handle(&mut self, now: Time, from: PeerId, source: SocketAddr, frame: &[u8]) -> Verdict {
         if self.cx.events.len() >= self.cx.config.events_max {
             self.cx.counters.overload += 1;
             return Verdict::Refused;
@@ -151,7 +167,8 @@ impl Mml {
                 Verdict::Refused
             }
             Some(Kind::Session) => self.handle_session(now, from, frame),
-            Some(kind) => self.handle_handshake(now, from, kind, frame),
+            Some(Kind::Init) => self.handle_init(now, from, source, frame),
+            Some(kind) => self.handle_notice(now, from, kind, frame),
         }
     }
 
@@ -161,39 +178,66 @@ impl Mml {
             self.cx.counters.malformed += 1;
             return Verdict::Refused;
         };
-        // Not authenticated yet: it may take a free place, nobody's.
-        if !self.admit(now, from, false) {
-            return Verdict::Refused;
+        match self.with_peer(from, |peer, cx| peer.on_session_frame(now, cx, &frame)) {
+            Some(verdict) => verdict,
+            None => {
+                self.tell_stranger(now, from, frame.header.session);
+                Verdict::Refused
+            }
         }
-        self.with_peer(from, |peer, cx| peer.on_session_frame(now, cx, &frame)).expect("admitted above")
     }
 
-    fn handle_handshake(&mut self, now: Time, from: PeerId, kind: Kind, frame: &[u8]) -> Verdict {
-        let key = match self.peers.get(&from) {
-            Some(peer) => peer.handshake_key().clone(),
-            None => match self.pair_key(from) {
-                Some(pair_key) => StaticKeys::new(pair_key).handshake,
-                None => {
-                    self.cx.counters.unknown_peer += 1;
-                    return Verdict::Refused;
-                }
-            },
+    /// Somebody of whom nothing is remembered sends frames of a session. If it is a party with a key, it has missed
+    /// our restart. It may be anybody, so nothing is remembered of it now, either.
+    fn tell_stranger(&mut self, now: Time, from: PeerId, session: u64) {
+        let Some(pair) = self.pair(from) else {
+            self.cx.counters.unknown_peer += 1;
+            return;
         };
-        let (text, mac) = frame.split_at(frame.len() - MAC_BYTES);
-        if !key.verify(from, self.cx.me, &[text], mac) {
+        self.cx.counters.unknown_session += 1;
+        if self.replies.len() < REPLIES_MAX && self.cx.gate.may_reply(now, &self.cx.config) {
+            let mut frame = Vec::new();
+            let notice = Notice::Unknown { session, incarnation: self.cx.incarnation };
+            seal_notice(&pair, self.cx.me, from, &mut frame, notice);
+            self.replies.push_back((from, frame));
+        }
+    }
+
+    fn handle_init(&mut self, now: Time, from: PeerId, source: SocketAddr, frame: &[u8]) -> Verdict {
+        let Some(pair) = self.pair(from) else {
+            self.cx.counters.unknown_peer += 1;
+            return Verdict::Refused;
+        };
+        let frame = InitFrame::split(frame);
+        let signed = &frame.text[..frame.text.len() - frame.mac.len()];
+        if !pair.notices.verify(from, self.cx.me, &[signed], &frame.mac) {
             self.cx.counters.bad_mac += 1;
             return Verdict::Refused;
         }
-        let (theirs, echo) = wire::read_handshake(frame);
-        if kind != Kind::Hello && !self.peers.contains_key(&from) {
+        if !self.admit(now, from, pair) {
+            return Verdict::Refused;
+        }
+        self.with_peer(from, |peer, cx| peer.on_init(now, cx, source, &frame)).expect("admitted above")
+    }
+
+    fn handle_notice(&mut self, now: Time, from: PeerId, kind: Kind, frame: &[u8]) -> Verdict {
+        let Some(pair) = self.pair(from) else {
+            self.cx.counters.unknown_peer += 1;
+            return Verdict::Refused;
+        };
+        let me = self.cx.me;
+        let Ok(notice) = open_notice(&pair, from, me, kind, frame) else {
+            self.cx.counters.bad_mac += 1;
+            return Verdict::Refused;
+        };
+        let Some(notice) = notice else {
+            self.cx.counters.malformed += 1;
+            return Verdict::Refused;
+        };
+        self.with_peer(from, |peer, cx| peer.on_notice(now, cx, notice)).unwrap_or_else(|| {
             self.cx.counters.stale_handshake += 1;
-            return Verdict::Refused;
-        }
-        if !self.admit(now, from, true) {
-            return Verdict::Refused;
-        }
-        self.with_peer(from, |peer, cx| peer.on_handshake(now, cx, kind, theirs, echo))
-            .expect("admitted above")
+            Verdict::Refused
+        })
     }
 
     /// Time has passed; to be called when [`Mml::next_timeout`] is reached, harmless at other times.
@@ -219,6 +263,11 @@ impl Mml {
     /// Writes the next frame to be sent into `frame`, replacing what is there, and returns its destination;
     /// `None` when there is nothing to send. Peers take turns.
     pub fn poll_transmit(&mut self, now: Time, frame: &mut Vec<u8>) -> Option<Transmit> {
+        if let Some((to, reply)) = self.replies.pop_front() {
+            *frame = reply;
+            self.cx.counters.frames_sent += 1;
+            return Some(Transmit { to, answers_hello: true });
+        }
         while let Some(id) = self.ready.pop_front() {
             // A peer that was forgotten may still be in the queue.
             let Some(peer) = self.peers.get_mut(&id) else { continue };
@@ -241,16 +290,16 @@ impl Mml {
     /// so that it may travel through third parties, as in bundled heartbeats (dissertation 7.1.5). It does
     /// not keep anybody from repeating it: `bytes` must say when they were said. `None` without a key.
     pub fn tag(&self, peer: PeerId, domain: &str, bytes: &[u8]) -> Option<Mac> {
-        let key = tag_key(&self.pair_key(peer)?);
+        let key = tag_key(self.pair(peer)?.key());
         Some(key.mac(self.cx.me, peer, &[&domain_length(domain), domain.as_bytes(), bytes]))
     }
 
     /// Whether `tag` is what [`Mml::tag`] has returned at `from`, for this party.
     #[must_use]
     pub fn verify_tag(&self, from: PeerId, domain: &str, bytes: &[u8], tag: &[u8; 16]) -> bool {
-        self.pair_key(from).is_some_and(|pair_key| {
+        self.pair(from).is_some_and(|pair| {
             let text: [&[u8]; 3] = [&domain_length(domain), domain.as_bytes(), bytes];
-            tag_key(&pair_key).verify(from, self.cx.me, &text, tag)
+            tag_key(pair.key()).verify(from, self.cx.me, &text, tag)
         })
     }
 
@@ -279,13 +328,22 @@ impl Mml {
         self.peers.values().filter(|peer| peer.is_up()).map(|peer| peer.id)
     }
 
+    /// What was agreed on with `peer`, if there is a session.
+    pub fn session(&self, peer: PeerId) -> Option<SessionInfo> {
+        self.peers.get(&peer)?.session_info()
+    }
+
     /// What has happened so far, by kind.
     pub fn counters(&self) -> &Counters {
         &self.cx.counters
     }
 
-    fn pair_key(&self, peer: PeerId) -> Option<[u8; 32]> {
-        if peer == self.cx.me { None } else { self.keys.pair_key(self.cx.me, peer) }
+    fn pair(&self, peer: PeerId) -> Option<Arc<Pair>> {
+        match self.peers.get(&peer) {
+            Some(peer) => Some(peer.pair.clone()),
+            None if peer == self.cx.me => None,
+            None => self.keys.pair(self.cx.me, peer),
+        }
     }
 
     /// Does something with a peer, and then sees to its timer and its place in the queue of senders.
@@ -305,7 +363,7 @@ impl Mml {
             self.timers.extend(next.map(|at| (at, id)));
             peer.armed = next;
         }
-        if !peer.queued && peer.wants_to_send() {
+        if !peer.queued && peer.wants_to_send(&self.cx.config) {
             peer.queued = true;
             self.ready.push_back(id);
         }
@@ -316,34 +374,28 @@ impl Mml {
         if self.peers.contains_key(&peer) {
             return Ok(());
         }
-        let pair_key = self.pair_key(peer).ok_or(SendError::UnknownPeer)?;
+        let pair = self.pair(peer).ok_or(SendError::UnknownPeer)?;
         if !self.make_room(now, peer) {
             return Err(SendError::TooManyPeers);
         }
-        self.peers.insert(peer, Peer::new(now, peer, pair_key, self.first_number));
+        self.peers.insert(peer, Peer::new(now, peer, pair, self.first_number));
         Ok(())
     }
 
-    /// Makes sure that `peer` is remembered, because of a frame; false, counted, if it cannot be. Others may
-    /// be forgotten for it only if `may_displace`.
-    fn admit(&mut self, now: Time, peer: PeerId, may_displace: bool) -> bool {
+    /// Makes sure that `peer` is remembered, because of an `init` under its key; false, counted, if it cannot be.
+    fn admit(&mut self, now: Time, peer: PeerId, pair: Arc<Pair>) -> bool {
         if self.peers.contains_key(&peer) {
             return true;
         }
-        let Some(pair_key) = self.pair_key(peer) else {
-            self.cx.counters.unknown_peer += 1;
-            return false;
-        };
-        if self.half_open.len() >= self.cx.config.half_open_max && may_displace {
+        if self.half_open.len() >= self.cx.config.half_open_max {
             self.forget_half_open();
         }
-        let full = self.half_open.len() >= self.cx.config.half_open_max;
-        if full || !(self.has_room(peer) || may_displace && self.make_room(now, peer)) {
+        if !self.make_room(now, peer) {
             self.cx.counters.peers_full += 1;
             return false;
         }
         self.half_open.push_back(peer);
-        self.peers.insert(peer, Peer::new(now, peer, pair_key, self.first_number));
+        self.peers.insert(peer, Peer::new(now, peer, pair, self.first_number));
         true
     }
 

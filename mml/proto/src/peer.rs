@@ -1,17 +1,22 @@
 //! Everything about one peer: the link to it, what is sent to it, what was received from it.
 
 use crate::ack::{AckReceiver, AckSender};
-use crate::handshake::{Hello, Nonce, NonceSource, StaticKeys};
-use crate::mac::MacKey;
+use crate::entropy::Entropy;
+use crate::gate::Gate;
+use crate::handshake::{Answer, Attempt};
+use crate::mac::Mac;
 use crate::nack::{NackReceiver, NackSender};
 use crate::rtt::Rtt;
-use crate::session::{Repeat, Session};
+use crate::session::{Session, SessionInfo};
 use crate::{
-    Body, Config, Counters, Delivery, DownReason, Event, FailReason, SendError, SendStatus, Sequence,
+    Body, Config, Counters, Delivery, DownReason, Event, FailReason, Pair, SendError, SendStatus, Sequence,
 };
 use cl_base::{Incarnation, PeerId, Time};
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
+
+pub(crate) mod handshake;
 
 #[cfg(test)]
 mod hostile_test;
@@ -23,18 +28,21 @@ pub(crate) struct Context {
     pub(crate) config: Config,
     pub(crate) me: PeerId,
     pub(crate) incarnation: Incarnation,
-    pub(crate) nonces: NonceSource,
+    pub(crate) entropy: Entropy,
+    pub(crate) gate: Gate,
+    /// Numbers the attempts at sessions of this life.
+    pub(crate) attempts: u64,
     pub(crate) counters: Counters,
     pub(crate) events: VecDeque<Event>,
 }
 
 /// The state of the session.
 enum Link {
-    /// None. A frame of an unknown session makes us ask the peer for a new one.
+    /// None.
     Idle,
-    /// HELLO is repeated until `until`.
-    Connecting { until: Time, repeat: Repeat },
-    /// Keys are agreed. (An initiator may still repeat CONFIRM.)
+    /// There is an attempt at one.
+    Connecting,
+    /// Keys are agreed. (An initiator may still repeat CONFIRM, and there may be an attempt at the next keys.)
     Up(Box<Session>),
     /// Ended on purpose by either side. Frames of the old session that are still under way are answered
     /// by CLOSE and provoke no new one.
@@ -43,15 +51,21 @@ enum Link {
 
 pub(crate) struct Peer {
     pub(crate) id: PeerId,
-    keys: StaticKeys,
+    pub(crate) pair: Arc<Pair>,
     /// The latest incarnation that has proved to be alive.
     pub(crate) known: Option<Incarnation>,
-    /// Our contribution to the next session, and until when it may be used.
-    nonce: Option<(Nonce, Time)>,
+    /// The incarnation and attempt of the last `init` that was taken from it.
+    heard: Option<(Incarnation, u64)>,
+    /// Our attempt at a session, or at new keys for the one there is.
+    attempt: Option<Attempt>,
+    /// Our answer to its last attempt, and until when it is likely to be used soon.
+    answer: Option<(Answer, Time)>,
+    answer_due: bool,
+    /// Another frame outside of a session to send.
+    notice: Option<Vec<u8>>,
+    /// Without it the peer does not compute handshakes at the moment, and until when it holds.
+    cookie: Option<(Mac, Time)>,
     link: Link,
-    hello_due: bool,
-    /// HELLO_ACK to send: our contribution and the peer's.
-    reply_due: Option<(Hello, Hello)>,
     /// A CLOSE frame to send.
     parting: Option<Vec<u8>>,
     /// When a frame of an unknown session was last answered.
@@ -73,15 +87,18 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// A peer to which messages are numbered from `first`.
-    pub(crate) fn new(now: Time, id: PeerId, pair_key: [u8; 32], first: u64) -> Peer {
+    pub(crate) fn new(now: Time, id: PeerId, pair: Arc<Pair>, first: u64) -> Peer {
         Peer {
             id,
-            keys: StaticKeys::new(pair_key),
+            pair,
             known: None,
-            nonce: None,
+            heard: None,
+            attempt: None,
+            answer: None,
+            answer_due: false,
+            notice: None,
+            cookie: None,
             link: Link::Idle,
-            hello_due: false,
-            reply_due: None,
             parting: None,
             probed: None,
             rtt: Rtt::default(),
@@ -96,10 +113,6 @@ impl Peer {
             armed: None,
             queued: false,
         }
-    }
-
-    pub(crate) fn handshake_key(&self) -> &MacKey {
-        &self.keys.handshake
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -124,27 +137,6 @@ impl Peer {
     /// Larger than every number used so far.
     pub(crate) fn numbers_end(&self) -> u64 {
         self.unr_next.max(self.ack.next_number()).max(self.nack.next_number())
-    }
-
-    pub(crate) fn connect(&mut self, now: Time, cx: &mut Context) {
-        if matches!(self.link, Link::Idle | Link::Closed(_)) {
-            let until = now + cx.config.connect_timeout;
-            self.refresh_nonce(now, cx);
-            self.nonce = self.nonce.map(|(nonce, _)| (nonce, until));
-            self.link = Link::Connecting { until, repeat: Repeat::new(now, &cx.config) };
-            self.hello_due = true;
-        }
-    }
-
-    fn refresh_nonce(&mut self, now: Time, cx: &mut Context) -> Nonce {
-        match self.nonce {
-            Some((nonce, until)) if now < until => nonce,
-            _ => {
-                let nonce = cx.nonces.draw();
-                self.nonce = Some((nonce, now + cx.config.connect_timeout));
-                nonce
-            }
-        }
     }
 
     pub(crate) fn send(
@@ -215,7 +207,7 @@ impl Peer {
         match std::mem::replace(&mut self.link, Link::Idle) {
             Link::Up(session) => self.close(cx, session),
             Link::Closed(session) => self.link = Link::Closed(session),
-            Link::Idle | Link::Connecting { .. } => {}
+            Link::Idle | Link::Connecting => {}
         }
         self.last_used = now;
         self.on_session_end(cx, FailReason::Disconnected);
@@ -234,6 +226,8 @@ impl Peer {
                 DownReason::Unreachable => FailReason::Unreachable,
                 DownReason::Silent => FailReason::Silent,
                 DownReason::Closed => FailReason::Closed,
+                DownReason::Incompatible => FailReason::Incompatible,
+                DownReason::Superseded => FailReason::Superseded,
             },
         );
         if let (Link::Up(session), DownReason::Closed) = (down, reason) {
@@ -244,8 +238,9 @@ impl Peer {
     }
 
     fn on_session_end(&mut self, cx: &mut Context, reason: FailReason) {
-        self.nonce = None;
-        self.hello_due = false;
+        self.attempt = None;
+        self.answer = None;
+        self.answer_due = false;
         cx.counters.unr_dropped += self.unr.len() as u64;
         self.unr.clear();
         self.unr_bytes = 0;
@@ -262,14 +257,24 @@ impl Peer {
         cx.events.extend(numbers.map(failed));
     }
 
+    pub(crate) fn session_info(&self) -> Option<SessionInfo> {
+        match &self.link {
+            Link::Up(session) => Some(session.info()),
+            _ => None,
+        }
+    }
+
     /// The earliest time at which [`Peer::on_timeout`] has something to do.
     pub(crate) fn next_timeout(&self, config: &Config) -> Option<Time> {
+        let attempt = self.attempt.as_ref().map(|attempt| attempt.repeat.at.min(attempt.until));
         let link = match &self.link {
             Link::Idle | Link::Closed(_) => return None,
-            Link::Connecting { until, repeat } => return Some(repeat.at.min(*until)),
+            Link::Connecting => return attempt,
             Link::Up(session) => [
                 session.confirm.map(|repeat| repeat.at),
                 session.waiting_since.map(|since| since + config.dead_after),
+                session.forget_at(),
+                attempt,
             ],
         };
         let streams = [self.ack.expiry(), self.nack.advert_at(), self.nack_in.ask_at()];

@@ -1,8 +1,13 @@
 //! Bytes on the wire. All integers are little-endian.
 //!
 //! ```text
-//! handshake   version 1 | kind 1 | 0 2 | incarnation 8 | nonce 16 [| incarnation 8 | nonce 16] | mac 16
-//! session     version 1 | kind 1 | class 1 | 0 1 | bulk length 4 | session 8 | frame number 8
+//! init        format 1 | kind 1 | lowest and highest version 2 | features 4 | incarnation 8 | attempt 8
+//!             | continued session 8 | Noise message 48 | mac 16 | cookie mac 16
+//! response    format 1 | kind 1 | 0 2 | mac of the init 16 | Noise message 64 | mac 16
+//! cookie      format 1 | kind 1 | 0 2 | mac of the init 16 | cookie 16 | mac 16
+//! refusal     format 1 | kind 1 | reason 1 | 0 1 | mac of the init 16 | value 8 | mac 16
+//! unknown     format 1 | kind 1 | 0 2 | session 8 | incarnation 8 | mac 16
+//! session     format 1 | kind 1 | class 1 | 0 1 | bulk length 4 | session 8 | frame number 8
 //!             | items | bulk | mac 16
 //! item        tag 1 | ...
 //!   message   tag UNR, ACK or NACK | number 8 | behind 4 | length 4 | body
@@ -10,17 +15,23 @@
 //!   report    next 8 | ranges 1 | ranges x (first 8 | count 4): what is missing
 //!   advert    base 8 | next 8
 //!   close
+//!   confirm   the sender wants to hear the receiver under the same keys
 //! ```
+//! The format is that of these first bytes. The version of the protocol is negotiated in the handshake, and is
+//! a property of the session; so `init`, `refusal` and the first four bytes of all frames keep their form
+//! as long as the format stays.
+//!
 //! `behind` is the distance from the number of the message back to the oldest one that its sender would
 //! still repeat. A message with the tag's [`BULK`] bit has its body in the bulk part; there is at most one.
 //! The MAC of a session frame covers the digest of the bulk in its place, so that a long body sent to
 //! many is hashed once.
 
-use crate::handshake::Hello;
 use crate::mac::MAC_BYTES;
-use cl_base::Incarnation;
 
-pub(crate) const VERSION: u8 = 1;
+pub(crate) mod handshake;
+
+/// The first byte of every frame.
+pub(crate) const FORMAT: u8 = 1;
 pub(crate) const SESSION_HEADER_BYTES: usize = 24;
 /// Bytes of a message item before its body.
 pub(crate) const MESSAGE_HEADER_BYTES: usize = 17;
@@ -33,15 +44,14 @@ pub(crate) const RANGES_MAX: usize = 32;
 /// Sequence numbers end here, so that arithmetic on what a peer claims cannot overflow.
 pub(crate) const NUMBER_MAX: u64 = 1 << 62;
 
-const HELLO_BYTES: usize = 24;
-const HANDSHAKE_HEADER_BYTES: usize = 4;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Hello = 1,
-    HelloAck = 2,
-    Confirm = 3,
+    Init = 1,
+    Response = 2,
+    Cookie = 3,
     Session = 4,
+    Unknown = 5,
+    Refusal = 6,
 }
 
 pub(crate) const UNR: u8 = 1;
@@ -51,6 +61,7 @@ const ACK_REPORT: u8 = 4;
 const NACK_REPORT: u8 = 5;
 const NACK_ADVERT: u8 = 6;
 const CLOSE: u8 = 7;
+const CONFIRM: u8 = 8;
 pub(crate) const BULK: u8 = 0x80;
 
 /// The application's class byte of a frame, before and without authentication: good for choosing which
@@ -62,39 +73,27 @@ pub fn peek_class(frame: &[u8]) -> Option<u8> {
     }
 }
 
-pub(crate) fn peek_kind(frame: &[u8]) -> Option<Kind> {
-    let (kind, long_enough) = match frame {
-        [VERSION, 1, 0, 0, ..] => {
-            (Kind::Hello, frame.len() == HANDSHAKE_HEADER_BYTES + HELLO_BYTES + MAC_BYTES)
-        }
-        [VERSION, 2, 0, 0, ..] => (Kind::HelloAck, frame.len() == PAIR_FRAME_BYTES),
-        [VERSION, 3, 0, 0, ..] => (Kind::Confirm, frame.len() == PAIR_FRAME_BYTES),
-        [VERSION, 4, _, 0, ..] => (Kind::Session, frame.len() >= SESSION_HEADER_BYTES + MAC_BYTES),
-        _ => return None,
-    };
-    long_enough.then_some(kind)
-}
-
-const PAIR_FRAME_BYTES: usize = HANDSHAKE_HEADER_BYTES + 2 * HELLO_BYTES + MAC_BYTES;
-
-pub(crate) fn put_handshake(frame: &mut Vec<u8>, kind: Kind, hellos: &[Hello]) {
-    frame.extend_from_slice(&[VERSION, kind as u8, 0, 0]);
-    for hello in hellos {
-        frame.extend_from_slice(&hello.incarnation.0.to_le_bytes());
-        frame.extend_from_slice(&hello.nonce);
+/// The session and the frame number in the clear in a frame of a session: for who watches the wire, such as a test
+/// that no number is used twice under one key.
+pub fn peek_number(frame: &[u8]) -> Option<(u64, u64)> {
+    match peek_kind(frame)? {
+        Kind::Session => SessionFrame::split(frame).map(|frame| (frame.header.session, frame.header.number)),
+        _ => None,
     }
 }
 
-/// The sender's hello and, except in a HELLO, its echo of the receiver's.
-pub(crate) fn read_handshake(frame: &[u8]) -> (Hello, Option<Hello>) {
-    let mut reader = Reader(&frame[HANDSHAKE_HEADER_BYTES..frame.len() - MAC_BYTES]);
-    let mut hello = || {
-        Some(Hello {
-            incarnation: Incarnation(reader.u64()?),
-            nonce: reader.take(16)?.try_into().expect("16 bytes"),
-        })
+pub(crate) fn peek_kind(frame: &[u8]) -> Option<Kind> {
+    use handshake as h;
+    let (kind, long_enough) = match frame {
+        [FORMAT, 1, ..] => (Kind::Init, frame.len() == h::INIT_BYTES),
+        [FORMAT, 2, 0, 0, ..] => (Kind::Response, frame.len() == h::RESPONSE_BYTES),
+        [FORMAT, 3, 0, 0, ..] => (Kind::Cookie, frame.len() == h::COOKIE_BYTES),
+        [FORMAT, 4, _, 0, ..] => (Kind::Session, frame.len() >= SESSION_HEADER_BYTES + MAC_BYTES),
+        [FORMAT, 5, 0, 0, ..] => (Kind::Unknown, frame.len() == h::UNKNOWN_BYTES),
+        [FORMAT, 6, _, 0, ..] => (Kind::Refusal, frame.len() == h::REFUSAL_BYTES),
+        _ => return None,
     };
-    (hello().expect("peek_kind has checked the length"), hello())
+    long_enough.then_some(kind)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +107,7 @@ pub(crate) struct SessionHeader {
 impl SessionHeader {
     pub(crate) fn to_bytes(self) -> [u8; SESSION_HEADER_BYTES] {
         let mut bytes = [0; SESSION_HEADER_BYTES];
-        bytes[..4].copy_from_slice(&[VERSION, Kind::Session as u8, self.class, 0]);
+        bytes[..4].copy_from_slice(&[FORMAT, Kind::Session as u8, self.class, 0]);
         bytes[4..8].copy_from_slice(&self.bulk_len.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.session.to_le_bytes());
         bytes[16..].copy_from_slice(&self.number.to_le_bytes());
@@ -156,6 +155,7 @@ pub(crate) enum Item<'a> {
     Report { next: u64, missing: Vec<(u64, u32)> },
     Advert { base: u64, next: u64 },
     Close,
+    Confirm,
 }
 
 /// All items of an authentic frame, or `None` if it breaks a rule anywhere.
@@ -203,6 +203,7 @@ fn read_item<'a>(reader: &mut Reader<'a>, bulk: &mut Option<&'a [u8]>) -> Option
             (base <= next).then_some(Item::Advert { base, next })
         }
         CLOSE => Some(Item::Close),
+        CONFIRM => Some(Item::Confirm),
         _ => None,
     }
 }
@@ -244,6 +245,10 @@ pub(crate) fn put_advert(frame: &mut Vec<u8>, base: u64, next: u64) {
 
 pub(crate) fn put_close(frame: &mut Vec<u8>) {
     frame.push(CLOSE);
+}
+
+pub(crate) fn put_confirm(frame: &mut Vec<u8>) {
+    frame.push(CONFIRM);
 }
 
 /// A cursor that never reads past the end.

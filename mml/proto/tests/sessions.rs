@@ -7,7 +7,7 @@ use mml_proto::{
     Config, Delivery, DownReason, Event, FailReason, SendError, SendStatus, Verdict, peek_class,
 };
 use std::time::Duration;
-use world::{Faults, World, id};
+use world::{Faults, World, address, id};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -83,7 +83,7 @@ fn recorded_frames_of_a_session_neither_replace_nor_revive_it() {
 #[test]
 fn a_restart_fails_what_was_pending_and_frames_of_the_former_life_are_refused() {
     let mut world = pair();
-    world.send(0, 1, Delivery::Ack, 10).unwrap();
+    world.send(1, 0, Delivery::Ack, 10).unwrap();
     world.run_for(SECOND);
     let old_life = world.parties[1].incarnation();
     let lost = world.send(0, 1, Delivery::Ack, 10).unwrap();
@@ -227,7 +227,7 @@ fn messages_ready_together_share_a_frame_with_others_of_their_class() {
     let (mut frame, mut classes) = (Vec::new(), Vec::new());
     while world.parties[0].poll_transmit(now, &mut frame).is_some() {
         classes.push(peek_class(&frame).unwrap());
-        assert_ne!(world.parties[1].handle(now, id(0), &frame), Verdict::Refused);
+        assert_ne!(world.parties[1].handle(now, id(0), address(id(0)), &frame), Verdict::Refused);
     }
     assert_eq!(classes, [1, 2, 1]);
     let received = std::iter::from_fn(|| world.parties[1].poll_event()).count();
@@ -276,11 +276,10 @@ fn strangers_and_crowds_cannot_fill_the_table_of_peers() {
     frame[..4].copy_from_slice(&[1, 4, 0, 0]);
     let now = world.now;
     for instance in 0..1000 {
-        world.parties[1].handle(now, PeerId::new(100, 1000 + instance), &frame);
+        world.parties[1].handle(now, PeerId::new(100, 1000 + instance), address(id(0)), &frame);
     }
     let c = world.parties[1].counters();
-    assert_eq!(c.unknown_session, 3, "three places were free");
-    assert_eq!(c.peers_full, 997);
+    assert_eq!((c.unknown_session, c.peers_full), (1000, 0), "nothing is remembered of them");
     assert!(world.was_delivered(name) && world.parties[1].is_up(id(0)));
 }
 

@@ -1,11 +1,13 @@
 //! A peer that holds a valid key and says whatever it likes.
 
 use super::{Context, Link, Peer};
+use crate::entropy::Entropy;
 use crate::frame::FrameWriter;
-use crate::handshake::{Hello, NonceSource, SessionKeys, StaticKeys};
-use crate::session::Session;
+use crate::gate::Gate;
+use crate::handshake::SessionKeys;
+use crate::session::{Epoch, Session};
 use crate::wire::{self, NUMBER_MAX, SessionFrame};
-use crate::{Config, Counters, Delivery};
+use crate::{Config, Counters, Delivery, Pair};
 use cl_base::{Incarnation, PeerId, Rng, Time};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,7 +20,9 @@ fn context() -> Context {
         config: Config::default(),
         me: ME,
         incarnation: Incarnation(1),
-        nonces: NonceSource::new([0; 32]),
+        entropy: Entropy::new([0; 32]),
+        gate: Gate::new(&[0; 32]),
+        attempts: 0,
         counters: Counters::default(),
         events: VecDeque::new(),
     }
@@ -63,13 +67,13 @@ fn nothing_that_an_authentic_peer_says_panics_or_grows_without_bound() {
     for seed in 0..2000 {
         let mut rng = Rng::new(seed);
         let (mut cx, mut now) = (context(), Time::from_nanos(1 << 40));
-        let mut peer = Peer::new(now, PEER, [7; 32], 0);
-        let hello = |nonce| Hello { incarnation: Incarnation(1), nonce: [nonce; 16] };
-        let keys = StaticKeys::new([7; 32]);
-        let mine = SessionKeys::derive(&keys, ME, hello(1), PEER, hello(2));
-        let theirs = SessionKeys::derive(&keys, PEER, hello(2), ME, hello(1));
+        let pair = Pair::agree(ME.principal, &[1; 32].into(), PEER.principal, [9; 32]).unwrap();
+        let mut peer = Peer::new(now, PEER, pair.into(), 0);
+        let mine = SessionKeys::new(1, &[1; 32], &[2; 32]);
+        let theirs = SessionKeys::new(1, &[2; 32], &[1; 32]);
         peer.known = Some(Incarnation(1));
-        peer.link = Link::Up(Box::new(Session::new(mine, hello(1), hello(2), None)));
+        let epoch = Epoch::new(mine, 1, 0, now, &cx.config, &mut cx.entropy);
+        peer.link = Link::Up(Box::new(Session::new(epoch, None)));
         let mut frame = Vec::new();
         for round in 0..40 {
             let delivery = *rng.pick(&[Delivery::Ack, Delivery::Nack]).unwrap();

@@ -3,20 +3,20 @@
 use super::{Context, Link, Peer};
 use crate::ack::AckReport;
 use crate::frame::FrameWriter;
-use crate::handshake::Hello;
 use crate::session::Session;
-use crate::wire::{self, Kind};
-use crate::{DownReason, Transmit};
+use crate::wire;
+use crate::{Config, DownReason, Transmit};
 use cl_base::{PeerId, Time};
 
 impl Peer {
     /// Whether [`Peer::poll_transmit`] would fill a frame.
-    pub(crate) fn wants_to_send(&self) -> bool {
-        if self.hello_due || self.reply_due.is_some() || self.parting.is_some() {
+    pub(crate) fn wants_to_send(&self, config: &Config) -> bool {
+        let attempt_due = self.attempt.as_ref().is_some_and(|attempt| attempt.due);
+        if attempt_due || self.answer_due || self.notice.is_some() || self.parting.is_some() {
             return true;
         }
         match &self.link {
-            Link::Up(session) => {
+            Link::Up(session) if !session.current.is_used_up(config) => {
                 session.confirm_due
                     || session.answer_due
                     || self.ack_in.report_due
@@ -41,39 +41,22 @@ impl Peer {
         let mut answers_hello = false;
         if let Some(parting) = self.parting.take() {
             *frame = parting;
-        } else if self.hello_due {
-            self.hello_due = false;
-            let (nonce, _) = self.nonce.expect("drawn when HELLO was asked for");
-            self.put_handshake(cx, frame, Kind::Hello, &[Hello { incarnation: cx.incarnation, nonce }]);
-        } else if let Some((mine, theirs)) = self.reply_due.take() {
+        } else if let Some(notice) = self.notice.take() {
             answers_hello = true;
-            self.put_handshake(cx, frame, Kind::HelloAck, &[mine, theirs]);
-        } else if let Some(hellos) = self.take_confirm(now) {
-            self.put_handshake(cx, frame, Kind::Confirm, &hellos);
-        } else if !self.wants_to_send() {
+            *frame = notice;
+        } else if std::mem::take(&mut self.answer_due) {
+            answers_hello = true;
+            let (answer, _) = self.answer.as_ref().expect("it goes with what is due");
+            frame.extend_from_slice(&answer.response);
+        } else if self.attempt.as_ref().is_some_and(|attempt| attempt.due) {
+            self.fill_init(now, cx, frame);
+        } else if !self.wants_to_send(&cx.config) {
             return None;
         } else {
             self.fill_session_frame(now, cx, frame);
         }
         cx.counters.frames_sent += 1;
         Some(Transmit { to: self.id, answers_hello })
-    }
-
-    fn take_confirm(&mut self, now: Time) -> Option<[Hello; 2]> {
-        match &mut self.link {
-            Link::Up(session) if session.confirm_due => {
-                session.confirm_due = false;
-                session.waiting_since.get_or_insert(now);
-                Some([session.mine, session.theirs])
-            }
-            _ => None,
-        }
-    }
-
-    fn put_handshake(&self, cx: &Context, frame: &mut Vec<u8>, kind: Kind, hellos: &[Hello]) {
-        wire::put_handshake(frame, kind, hellos);
-        let mac = self.keys.handshake.mac(cx.me, self.id, &[frame]);
-        frame.extend_from_slice(&mac);
     }
 
     fn fill_session_frame(&mut self, now: Time, cx: &mut Context, frame: &mut Vec<u8>) {
@@ -83,7 +66,10 @@ impl Peer {
         session.answer_due = false;
         let rto = self.rtt.rto(&cx.config, 0);
         let mut writer = FrameWriter::new(frame, &cx.config);
-        let mut owes_answer = false;
+        let mut owes_answer = std::mem::take(&mut session.confirm_due);
+        if owes_answer {
+            wire::put_confirm(writer.items());
+        }
         if let Some((next, beyond)) = self.ack_in.take_report() {
             wire::put_ack(writer.items(), next, &beyond);
         }
@@ -128,23 +114,31 @@ impl Peer {
         if owes_answer {
             session.waiting_since.get_or_insert(now);
         }
-        let number = session.next_frame_number();
-        writer.finish(cx.me, self.id, &session.keys, number);
+        let number = session.current.next_frame_number();
+        writer.finish(cx.me, self.id, &session.current.keys, number);
+        if session.current.is_old(now, &cx.config) {
+            self.renew_keys(now, cx);
+        }
     }
 
     pub(crate) fn on_timeout(&mut self, now: Time, cx: &mut Context) {
         match &mut self.link {
             Link::Idle | Link::Closed(_) => {}
-            Link::Connecting { until, .. } if *until <= now => self.go_down(cx, DownReason::Unreachable),
-            Link::Connecting { repeat, .. } => self.hello_due |= repeat.fire(now, &cx.config),
+            Link::Connecting => {
+                if self.on_attempt_timeout(now, cx) {
+                    self.go_down(cx, DownReason::Unreachable);
+                }
+            }
             Link::Up(session) => {
                 if session.waiting_since.is_some_and(|since| since + cx.config.dead_after <= now) {
                     self.go_down(cx, DownReason::Silent);
                     return;
                 }
                 if let Some(repeat) = &mut session.confirm {
-                    session.confirm_due |= repeat.fire(now, &cx.config);
+                    session.confirm_due |= repeat.fire(now, &cx.config, &mut cx.entropy);
                 }
+                session.forget_previous(now);
+                self.on_attempt_timeout(now, cx);
                 self.ack.on_timeout(now, &self.rtt, &cx.config);
                 self.nack.on_timeout(now, &cx.config);
                 self.nack_in.on_timeout(now, self.rtt.rto(&cx.config, 0), &cx.config);
@@ -167,7 +161,7 @@ pub(super) fn close_frame(
         wire::put_ack(writer.items(), next, &beyond);
     }
     wire::put_close(writer.items());
-    let number = session.next_frame_number();
-    writer.finish(cx.me, to, &session.keys, number);
+    let number = session.current.next_frame_number();
+    writer.finish(cx.me, to, &session.current.keys, number);
     frame
 }

@@ -2,10 +2,13 @@
 //! virtual time from one seed; and the judge of what they are told.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use cl_base::{Incarnation, PeerId, Rng, Time};
-use mml_proto::{Config, Counters, Delivery, Event, Mml, SendStatus, Sequence};
+use cl_base::{Incarnation, PeerId, Principal, Rng, Time};
+use mml_proto::{Config, Counters, Delivery, Event, Mml, Pair, SendStatus, Sequence, peek_number};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use x25519_dalek::{PublicKey, StaticSecret};
 
 /// Chances in 1000 per frame.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,6 +41,8 @@ pub(crate) struct World {
     config: Config,
     network: BTreeMap<(Time, u64), (PeerId, PeerId, Vec<u8>)>,
     recorded: Vec<(PeerId, PeerId, Vec<u8>)>,
+    /// Every (sender, receiver, session, frame number) that was ever sealed: none may come twice.
+    numbers: BTreeSet<(PeerId, PeerId, u64, u64)>,
     /// Frames of equal delay arrive in the order of sending.
     put_number: u64,
     lives: u64,
@@ -54,12 +59,23 @@ pub(crate) fn id(party: usize) -> PeerId {
     PeerId::new(100 + party as u32, party as u32 % 2)
 }
 
-/// A stand-in for the key exchange: symmetric, different for each pair of principals.
-pub(crate) fn pair_key(me: PeerId, peer: PeerId) -> Option<[u8; 32]> {
+/// Each principal's static key is made from its number. Pairs are kept, as real keyrings keep them.
+pub(crate) fn pair(me: PeerId, peer: PeerId) -> Option<Arc<Pair>> {
+    static PAIRS: Mutex<BTreeMap<(Principal, Principal), Arc<Pair>>> = Mutex::new(BTreeMap::new());
     let known = |id: PeerId| (100..110).contains(&id.principal.0);
-    let (low, high) = (me.min(peer).principal.0, me.max(peer).principal.0);
-    let text = [low.to_le_bytes(), high.to_le_bytes()].concat();
-    (known(me) && known(peer)).then(|| *blake3::hash(&text).as_bytes())
+    let secret = |id: PeerId| StaticSecret::from([id.principal.0 as u8; 32]);
+    let agree = || {
+        let public = PublicKey::from(&secret(peer)).to_bytes();
+        Pair::agree(me.principal, &secret(me), peer.principal, public).expect("honest keys").into()
+    };
+    let mut pairs = PAIRS.lock().expect("nothing panics in here");
+    let key = (me.principal, peer.principal);
+    (known(me) && known(peer)).then(|| pairs.entry(key).or_insert_with(agree).clone())
+}
+
+/// Where a party writes from.
+pub(crate) fn address(party: PeerId) -> SocketAddr {
+    ([10, 0, 0, party.principal.0 as u8], 7400).into()
 }
 
 impl World {
@@ -72,6 +88,7 @@ impl World {
             config,
             network: BTreeMap::new(),
             recorded: Vec::new(),
+            numbers: BTreeSet::new(),
             put_number: 0,
             lives: 0,
             sent: BTreeMap::new(),
@@ -91,7 +108,7 @@ impl World {
         self.lives += 1;
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&self.rng.next_u64().to_le_bytes());
-        Mml::new(self.config.clone(), id(party), Incarnation(self.lives), Box::new(pair_key), seed)
+        Mml::new(self.config.clone(), id(party), Incarnation(self.lives), Box::new(pair), seed)
     }
 
     pub(crate) fn restart(&mut self, party: usize) {
@@ -136,7 +153,7 @@ impl World {
             self.now = self.now.max(next);
             if arrival == Some(next) {
                 let (_, (from, to, frame)) = self.network.pop_first().expect("just seen");
-                self.party(to).handle(next, from, &frame);
+                self.party(to).handle(next, from, address(from), &frame);
             } else {
                 for party in &mut self.parties {
                     party.handle_timeout(next);
@@ -173,6 +190,10 @@ impl World {
     }
 
     fn transmit(&mut self, from: PeerId, to: PeerId, frame: Vec<u8>) {
+        if let Some((session, number)) = peek_number(&frame) {
+            let new = self.numbers.insert((from, to, session, number));
+            assert!(new, "two frames sealed under one key and number: {from} to {to}, {session:x} {number}");
+        }
         self.recorded.push((from, to, frame.clone()));
         let faults = self.faults;
         if self.rng.chance(faults.replay, 1000) {
@@ -257,7 +278,12 @@ impl World {
                 assert_eq!(sent.outcome, SendStatus::Pending);
                 sent.outcome = SendStatus::Failed(*reason);
             }
-            Event::Up { .. } | Event::Restarted { .. } | Event::Down { .. } | Event::Gap { .. } => {}
+            Event::Up { .. }
+            | Event::Restarted { .. }
+            | Event::Down { .. }
+            | Event::Gap { .. }
+            | Event::Incompatible { .. }
+            | Event::Superseded { .. } => {}
         }
     }
 
