@@ -19,8 +19,10 @@ const MORTAL: PeerId = PeerId::new(2, 0);
 /// Where a process that is to be killed is told its part.
 const PART_VARIABLE: &str = "RCL_TEST_PART";
 const DEAD_AFTER: Duration = Duration::from_millis(300);
-/// For a machine with other work, where a process may have to wait for its turn.
-const MARGIN: Duration = Duration::from_millis(500);
+/// How much later half of the deaths may be told at the most: until the kernel has taken a process apart,
+const MARGIN: Duration = Duration::from_millis(300);
+/// and any of them on a machine with other work, where processes wait for their turn.
+const LIMIT: Duration = Duration::from_secs(5);
 /// The latest instant to be killed at, after the process has been started.
 const LIFE_MAX_US: u64 = 80_000;
 /// Received buffers that the survivor keeps until after the death.
@@ -170,7 +172,7 @@ impl Survivor {
 
     /// Waits for the news of the death, and until all that was in use for the dead is free.
     fn bury(&mut self, killed_at: Instant, before: &InUse) {
-        within(DEAD_AFTER + MARGIN, "the news of the death", || {
+        within(LIMIT, "the news of the death", || {
             self.step();
             let over = self.sender.is_none() && self.endpoint.sizes(MORTAL).is_none();
             over && self.endpoint.cl().shared() == (0, 0)
@@ -282,7 +284,7 @@ fn kill(test: &str, shared: bool, kills: u32, seed: u64) {
         "{kills} kills, {connections} connections, {messages} messages heard; told after {median:?}, at the most \
          {longest:?}; {reasons:?}"
     );
-    assert!(longest < DEAD_AFTER + MARGIN, "{longest:?}");
+    assert!(median < DEAD_AFTER + MARGIN, "{median:?}");
     assert!(messages > 20 * u64::from(kills), "too little was said");
     assert_eq!(endpoint.cl().stats().shared_received > messages / 2, shared, "by the wrong way");
 }

@@ -26,8 +26,9 @@ pub struct Config {
     /// The longest message accepted from a peer, in bytes, if it is not announced; a longer one closes the
     /// connection.
     pub message_len_max: usize,
-    /// A peer that says nothing for so long is dead; a little later if this end has not been polled
-    /// meanwhile, for then the silence may be its own.
+    /// A peer that says nothing for so long is dead. That is told when this end is next called after that time, if
+    /// it is never called later than an eighth of this after its deadlines. If it is, the silence may be its own, and
+    /// it asks again, up to three times more and a quarter of this apart.
     pub dead_after: Duration,
     /// Whether a peer from which nothing is awaited is asked if it lives.
     pub keep_alive: bool,

@@ -13,8 +13,11 @@ use std::time::Duration;
 /// A silent peer is asked so many times before it is called dead. A quarter of the bound apart, they fit
 /// within it.
 const PROBES_MIN: u32 = 3;
-/// An end that has nothing more to say waits for so many of the longest time-outs, in case its last
-/// acknowledgement was lost.
+/// Who is called so late that the silence may be its own asks again, but no more often than this in all.
+const PROBES_MAX: u32 = 2 * PROBES_MIN;
+/// An end that has nothing more to say waits for so many of the longest time-outs since it was asked last, in
+/// case its last acknowledgement was lost. Who asks later is answered without the connection (see
+/// [`Connection::epitaph`]).
 const LINGER_TIMEOUTS: u32 = 8;
 
 /// Why a connection has ended.
@@ -171,6 +174,10 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
         self.state
     }
 
+    pub(crate) fn local(&self) -> u64 {
+        self.local
+    }
+
     pub(crate) fn remote(&self) -> Option<u64> {
         self.remote
     }
@@ -199,10 +206,12 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
         if let State::Closed(_) = self.state {
             return;
         }
-        if header.kind == Kind::Reset {
-            if !self.is_over() {
+        if header.kind == Kind::Reset && !self.is_over() {
+            if !self.is_epitaph(header) {
                 self.state = State::Closed(CloseReason::Reset);
+                return;
             }
+        } else if header.kind == Kind::Reset {
             return;
         }
         self.remote = Some(header.source);
@@ -221,6 +230,10 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
             return;
         }
         self.ack_due |= header.kind == Kind::Ping;
+        if header.kind == Kind::Ping || header.kind.is_segment() {
+            // It does not know yet that all is done.
+            self.linger_on(now);
+        }
         if header.kind.is_segment() {
             M::advance(&mut frame, HEADER_LEN);
             let gap_before = self.receiver.has_gap();
@@ -269,6 +282,25 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
             self.state = State::Lingering(self.heard_at + self.linger);
             self.ack_due = true;
         }
+    }
+
+    /// If all is done: answers the peer for another while.
+    pub(crate) fn linger_on(&mut self, now: Time) {
+        if let State::Lingering(_) = self.state {
+            self.state = State::Lingering(now + self.linger);
+        }
+    }
+
+    /// What is to be said about this connection after its graceful end to a peer that does not know of it yet:
+    /// that all its segments have arrived, up to this one. 0 after another end.
+    pub(crate) fn epitaph(&self) -> u64 {
+        if matches!(self.state, State::Lingering(_)) { self.receiver.ack() } else { 0 }
+    }
+
+    /// True if a reset is such an [epitaph](Connection::epitaph): all that we have sent has arrived, and the peer
+    /// has read it to the end. It has then sent all it had to say, and our acknowledgement of that has arrived.
+    fn is_epitaph(&self, reset: &Header) -> bool {
+        self.sender.has_sent_all() && reset.ack == self.sender.next()
     }
 
     /// True if messages are still accepted for sending.
@@ -355,7 +387,7 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
 
     /// The reset frame that tells the peer of our giving up.
     pub(crate) fn reset(&self) -> Header {
-        self.header(Kind::Reset)
+        Header { ack: 0, ..self.header(Kind::Reset) }
     }
 
     fn header(&self, kind: Kind) -> Header {
@@ -491,10 +523,15 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
             State::Lingering(until) => return now >= until,
             State::Calling | State::Called | State::Open => {}
         }
-        if now >= self.dead_at() {
+        // Who comes late has not listened, and asks once more.
+        let late = |due: Time| now.saturating_since(due) > self.dead_after / 8;
+        let dead_at = self.dead_at();
+        if now >= dead_at && (!late(dead_at) || self.probes >= PROBES_MAX) {
             self.state = State::Closed(CloseReason::Dead);
             return false;
         }
+        // Otherwise small delays do not add up.
+        let grid = if late(self.probe_at) { now } else { self.probe_at };
         self.sender.on_deadline(now);
         if now >= self.probe_time() {
             self.probe_due = true;
@@ -504,7 +541,7 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
             }
             // Those made in haste, while held up, do not count.
             if now >= self.probe_at {
-                self.probe_at = now + self.dead_after / 4;
+                self.probe_at = grid + self.dead_after / 4;
                 self.probes += 1;
             }
         }

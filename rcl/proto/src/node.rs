@@ -11,8 +11,8 @@ use std::time::Duration;
 
 /// Resets waiting to be sent; more than this at once is somebody's flood, and they are only a courtesy.
 const RESETS_MAX: usize = 64;
-/// Peers of which the latest incarnation is remembered after their connection has ended, so that a delayed
-/// hello of theirs does not open it again.
+/// Peers of which the latest connection is remembered after it has ended, so that a delayed hello of theirs does
+/// not open it again, and who has not heard of a graceful end is told of it.
 const REMEMBERED_MAX: usize = 8192;
 /// Segments that every peer may send, however many there are: one that is lost and one that shows it.
 const SHARE_MIN: usize = 2;
@@ -180,6 +180,15 @@ pub struct Sizes {
     pub round_trip: Duration,
 }
 
+/// What is remembered of a connection.
+#[derive(Clone, Copy)]
+struct Past {
+    local: u64,
+    remote: u64,
+    /// See [`Connection::epitaph`].
+    epitaph: u64,
+}
+
 struct Slot<B> {
     peer: PeerId,
     connection: Connection<B>,
@@ -205,8 +214,8 @@ pub struct Node<M: Memory> {
     vacant: Vec<usize>,
     active: VecDeque<usize>,
     readable: VecDeque<usize>,
-    /// The latest incarnation of each peer that has ended.
-    remembered: BTreeMap<PeerId, u64>,
+    /// The latest connection of each peer that has ended.
+    remembered: BTreeMap<PeerId, Past>,
     resets: VecDeque<(PeerId, SocketAddr, Header)>,
     events: VecDeque<Event<M::Buf>>,
     head: Head,
@@ -373,13 +382,14 @@ impl<M: Memory> Node<M> {
             Kind::Reset => self.counters.stale += 1,
             _ => {
                 self.counters.stale += 1;
+                let known = |p: &&Past| (p.remote, p.local) == (header.source, header.destination);
                 let reset = Header {
                     kind: Kind::Reset,
                     answer: false,
                     source: header.destination,
                     destination: header.source,
                     sequence: 0,
-                    ack: 0,
+                    ack: self.remembered.get(&peer).filter(known).map_or(0, |past| past.epitaph),
                     grant: 0,
                     delay: 0,
                 };
@@ -391,7 +401,7 @@ impl<M: Memory> Node<M> {
     /// A hello that belongs to no connection there is: perhaps it opens one.
     fn on_call(&mut self, now: Time, peer: PeerId, addr: SocketAddr, hello: &Header) {
         let known = self.slot(peer).and_then(|(_, s)| s.connection.remote());
-        let known = known.max(self.remembered.get(&peer).copied());
+        let known = known.max(self.remembered.get(&peer).map(|past| past.remote));
         if hello.source == 0 || known.is_some_and(|k| hello.source <= k) {
             self.counters.stale += 1;
             return;
@@ -472,13 +482,13 @@ impl<M: Memory> Node<M> {
             let slot = self.slots[place].as_mut().expect("who has a deadline is there");
             let before = slot.connection.state();
             if slot.connection.on_deadline(now) {
-                if !slot.reported {
-                    // Kept, without a deadline, until it is.
-                    slot.connection.end(CloseReason::Graceful);
-                    self.touch(place);
-                } else {
+                if slot.reported {
                     let peer = slot.peer;
                     self.forget(peer);
+                } else {
+                    // Kept until it is, and the peer is answered.
+                    slot.connection.linger_on(now);
+                    self.touch(place);
                 }
             } else {
                 self.announce(place, before);
@@ -687,8 +697,9 @@ impl<M: Memory> Node<M> {
         self.active.retain(|&p| p != place);
         self.readable.retain(|&p| p != place);
         self.vacant.push(place);
+        let (local, epitaph) = (slot.connection.local(), slot.connection.epitaph());
         if let Some(remote) = slot.connection.remote() {
-            self.remembered.insert(peer, remote);
+            self.remembered.insert(peer, Past { local, remote, epitaph });
             if self.remembered.len() > REMEMBERED_MAX {
                 self.remembered.pop_first();
             }

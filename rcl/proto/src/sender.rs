@@ -190,7 +190,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
     }
 
     /// The number of the next segment to be cut.
-    fn next(&self) -> u64 {
+    pub(crate) fn next(&self) -> u64 {
         self.una + self.segments.len() as u64
     }
 
@@ -296,6 +296,11 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
 
     pub(crate) fn is_finishing(&self) -> bool {
         self.fin_pushed
+    }
+
+    /// True once everything, the end included, has been sent.
+    pub(crate) fn has_sent_all(&self) -> bool {
+        self.fin_cut
     }
 
     /// True once everything, the end included, has been acknowledged.

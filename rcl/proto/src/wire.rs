@@ -9,6 +9,8 @@
 //! ```
 //!
 //! `ack`: all segments below it have arrived. `grant`: the peer takes so many segments from there on.
+//! In a `Reset`, `ack` is not 0 if the connection has ended gracefully: the last of the other side's segments was
+//! the one before it.
 //! `delay`: nanoseconds from the arrival of the newest segment to the sending of this frame.
 //!
 //! | kind | body |
