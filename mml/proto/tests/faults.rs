@@ -1,4 +1,4 @@
-//! Seeded runs through a hostile network. `MML_SEEDS=n` runs more of them, `MML_SEED=s` one.
+//! Seeded runs through a hostile network. `SEEDS=n` runs so many of them, `SEED=s` one.
 
 mod world;
 
@@ -11,9 +11,9 @@ const KINDS: [Delivery; 3] = [Delivery::Unr, Delivery::Ack, Delivery::Nack];
 
 fn seeds() -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().and_then(|v: String| v.parse::<u64>().ok());
-    match number("MML_SEED") {
+    match number("SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("MML_SEEDS").unwrap_or(400),
+        None => 0..number("SEEDS").unwrap_or(400),
     }
 }
 
@@ -34,6 +34,11 @@ fn draw_config(rng: &mut Rng) -> Config {
         config.queue_bytes = 40_000;
         config.history_messages = 8;
         config.reorder_bytes = 5_000;
+    }
+    if rng.chance(1, 2) {
+        config.rekey_frames = rng.within(2, 40);
+        config.key_frames_max = config.rekey_frames + rng.within(1, 40);
+        config.rekey_after = Duration::from_millis(rng.within(10, 2000));
     }
     config
 }
@@ -98,7 +103,7 @@ fn everybody_to_everybody(world: &mut World) -> Vec<u64> {
 fn authentic_exactly_once_in_order_and_live_after_faults() {
     for seed in seeds() {
         if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
-            eprintln!("seed {seed} fails; run it alone with MML_SEED={seed}");
+            eprintln!("seed {seed} fails; run it alone with SEED={seed}");
             std::panic::resume_unwind(panic);
         }
     }
@@ -108,7 +113,7 @@ fn authentic_exactly_once_in_order_and_live_after_faults() {
 #[test]
 fn the_runs_meet_every_kind_of_trouble() {
     type Trouble = (&'static str, fn(&Counters) -> u64);
-    let troubles: [Trouble; 13] = [
+    let troubles: [Trouble; 15] = [
         ("retransmitted", |c| c.retransmitted),
         ("duplicates", |c| c.duplicates),
         ("malformed", |c| c.malformed),
@@ -122,6 +127,8 @@ fn the_runs_meet_every_kind_of_trouble() {
         ("unr_dropped", |c| c.unr_dropped),
         ("backpressure", |c| c.backpressure),
         ("gaps", |c| c.gaps),
+        ("handshakes", |c| c.handshakes),
+        ("rekeyed", |c| c.rekeyed),
     ];
     let worlds: Vec<World> = (1000..1060).map(run).collect();
     for (name, count) in troubles {

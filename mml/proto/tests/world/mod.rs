@@ -38,9 +38,15 @@ pub(crate) struct World {
     pub(crate) rng: Rng,
     pub(crate) faults: Faults,
     pub(crate) parties: Vec<Mml>,
-    config: Config,
+    configs: Vec<Config>,
+    /// Frames with this second byte (their kind) are lost.
+    pub(crate) lose_kind: Option<u8>,
+    /// A party that crashes, and after how many more steps: frames handed in and frames taken out.
+    pub(crate) crash: Option<(usize, u64)>,
     network: BTreeMap<(Time, u64), (PeerId, PeerId, Vec<u8>)>,
-    recorded: Vec<(PeerId, PeerId, Vec<u8>)>,
+    pub(crate) recorded: Vec<(PeerId, PeerId, Vec<u8>)>,
+    /// When each of them was sent.
+    pub(crate) recorded_at: Vec<Time>,
     /// Every (sender, receiver, session, frame number) that was ever sealed: none may come twice.
     numbers: BTreeSet<(PeerId, PeerId, u64, u64)>,
     /// Frames of equal delay arrive in the order of sending.
@@ -57,6 +63,10 @@ pub(crate) struct World {
 
 pub(crate) fn id(party: usize) -> PeerId {
     PeerId::new(100 + party as u32, party as u32 % 2)
+}
+
+fn index(party: PeerId) -> usize {
+    party.principal.0 as usize - 100
 }
 
 /// Each principal's static key is made from its number. Pairs are kept, as real keyrings keep them.
@@ -80,14 +90,22 @@ pub(crate) fn address(party: PeerId) -> SocketAddr {
 
 impl World {
     pub(crate) fn new(seed: u64, parties: usize, config: Config, faults: Faults) -> World {
+        World::with_configs(seed, vec![config; parties], faults)
+    }
+
+    /// A party for each of the configurations.
+    pub(crate) fn with_configs(seed: u64, configs: Vec<Config>, faults: Faults) -> World {
         let mut world = World {
             now: Time::from_nanos(1_000_000_000),
             rng: Rng::new(seed),
             faults,
             parties: Vec::new(),
-            config,
+            configs,
+            lose_kind: None,
+            crash: None,
             network: BTreeMap::new(),
             recorded: Vec::new(),
+            recorded_at: Vec::new(),
             numbers: BTreeSet::new(),
             put_number: 0,
             lives: 0,
@@ -97,7 +115,7 @@ impl World {
             buried: Vec::new(),
             events: Vec::new(),
         };
-        for party in 0..parties {
+        for party in 0..world.configs.len() {
             let mml = world.life(party);
             world.parties.push(mml);
         }
@@ -106,13 +124,27 @@ impl World {
 
     fn life(&mut self, party: usize) -> Mml {
         self.lives += 1;
+        self.life_as(party, Incarnation(self.lives))
+    }
+
+    fn life_as(&mut self, party: usize, incarnation: Incarnation) -> Mml {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&self.rng.next_u64().to_le_bytes());
-        Mml::new(self.config.clone(), id(party), Incarnation(self.lives), Box::new(pair), seed)
+        Mml::new(self.configs[party].clone(), id(party), incarnation, Box::new(pair), seed)
     }
 
     pub(crate) fn restart(&mut self, party: usize) {
         let mml = self.life(party);
+        self.bury(party, mml);
+    }
+
+    /// Restarts a party whose clock gives it the number of an earlier life.
+    pub(crate) fn restart_as(&mut self, party: usize, incarnation: Incarnation) {
+        let mml = self.life_as(party, incarnation);
+        self.bury(party, mml);
+    }
+
+    fn bury(&mut self, party: usize, mml: Mml) {
         self.buried.push(self.parties[party].counters().clone());
         self.parties[party] = mml;
     }
@@ -154,6 +186,7 @@ impl World {
             if arrival == Some(next) {
                 let (_, (from, to, frame)) = self.network.pop_first().expect("just seen");
                 self.party(to).handle(next, from, address(from), &frame);
+                self.step(index(to));
             } else {
                 for party in &mut self.parties {
                     party.handle_timeout(next);
@@ -173,7 +206,19 @@ impl World {
     }
 
     pub(crate) fn party(&mut self, peer: PeerId) -> &mut Mml {
-        &mut self.parties[peer.principal.0 as usize - 100]
+        &mut self.parties[index(peer)]
+    }
+
+    /// A party has done something: it may be the last before it crashes.
+    fn step(&mut self, party: usize) {
+        match &mut self.crash {
+            Some((who, 0)) if *who == party => {
+                self.crash = None;
+                self.restart(party);
+            }
+            Some((who, steps)) if *who == party => *steps -= 1,
+            _ => {}
+        }
     }
 
     pub(crate) fn pump(&mut self) {
@@ -185,6 +230,7 @@ impl World {
             }
             while let Some(transmit) = self.parties[party].poll_transmit(self.now, &mut frame) {
                 self.transmit(id(party), transmit.to, frame.clone());
+                self.step(party);
             }
         }
     }
@@ -195,6 +241,10 @@ impl World {
             assert!(new, "two frames sealed under one key and number: {from} to {to}, {session:x} {number}");
         }
         self.recorded.push((from, to, frame.clone()));
+        self.recorded_at.push(self.now);
+        if self.lose_kind == Some(frame[1]) {
+            return;
+        }
         let faults = self.faults;
         if self.rng.chance(faults.replay, 1000) {
             let (mut from, mut to, frame) =

@@ -1,0 +1,268 @@
+//! Who may have a session, in which version, and what it costs to be refused one.
+
+mod world;
+
+use cl_base::{Incarnation, PeerId, Time};
+use mml_proto::{Config, Delivery, DownReason, Event, FailReason, Mml, SendStatus, SessionInfo, Verdict};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use world::{Faults, World, address, id, pair};
+
+const SECOND: Duration = Duration::from_secs(1);
+const INIT: u8 = 1;
+
+fn pair_with(versions: [(u8, u8); 2], features: [u32; 2]) -> World {
+    let config = |i: usize| Config { versions: versions[i], features: features[i], ..Config::default() };
+    World::with_configs(7, vec![config(0), config(1)], Faults::default())
+}
+
+fn count(world: &World, wanted: impl Fn(&Event) -> bool) -> usize {
+    world.events.iter().filter(|(_, event)| wanted(event)).count()
+}
+
+#[test]
+fn versions_1_to_2_and_2_to_3_meet_at_2_with_the_features_of_both() {
+    for versions in [[(1, 2), (2, 3)], [(2, 3), (1, 2)]] {
+        let mut world = pair_with(versions, [0b0110, 0b1100]);
+        let name = world.send(0, 1, Delivery::Ack, 10).unwrap();
+        world.run_for(SECOND);
+        assert!(world.was_delivered(name));
+        let agreed = Some(SessionInfo { version: 2, features: 0b0100, epoch: 0 });
+        assert_eq!((world.parties[0].session(id(1)), world.parties[1].session(id(0))), (agreed, agreed));
+    }
+}
+
+#[test]
+fn without_a_version_in_common_both_sides_say_so() {
+    let mut world = pair_with([(1, 1), (2, 3)], [0, 0]);
+    let lost = world.send(0, 1, Delivery::Ack, 10).unwrap();
+    world.run_for(SECOND);
+    assert!(!world.was_delivered(lost));
+    let (old, new) = ((1, 1), (2, 3));
+    let events: Vec<&Event> = world.events.iter().map(|(_, event)| event).collect();
+    assert!(events.contains(&&Event::Incompatible { peer: id(1), ours: old, theirs: new }));
+    assert!(events.contains(&&Event::Incompatible { peer: id(0), ours: new, theirs: old }));
+    assert!(events.contains(&&Event::Down { peer: id(1), reason: DownReason::Incompatible }));
+    assert_eq!(count(&world, |e| matches!(e, Event::Failed { reason: FailReason::Incompatible, .. })), 1);
+    assert!(world.is_quiet());
+}
+
+#[test]
+fn an_attacker_cannot_talk_two_parties_into_an_older_version() {
+    let mut world = pair_with([(1, 3), (1, 3)], [7, 7]);
+    world.send(0, 1, Delivery::Ack, 10).unwrap();
+    let (from, to, mut init) = world.take_next().unwrap();
+    assert_eq!(init[1..4], [INIT, 1, 3]);
+    init[3] = 1;
+    let now = world.now;
+    assert_eq!(world.party(to).handle(now, from, address(from), &init), Verdict::Refused);
+    assert_eq!(world.party(to).counters().bad_mac, 1);
+    world.run_for(SECOND);
+    assert_eq!(world.parties[0].session(id(1)).unwrap().version, 3);
+}
+
+#[test]
+fn a_restarted_peer_is_recognised_within_one_round_trip() {
+    let one_way = Duration::from_micros(50);
+    for delivery in [Delivery::Unr, Delivery::Ack, Delivery::Nack] {
+        let mut world = World::new(7, 2, Config::default(), Faults::default());
+        world.send(0, 1, delivery, 10).unwrap();
+        world.run_for(SECOND);
+        world.restart(1);
+        // Whoever says something to it hears that it has restarted, ...
+        world.send(0, 1, delivery, 10).unwrap();
+        world.run_for(2 * one_way);
+        assert_eq!(count(&world, |e| matches!(e, Event::Restarted { .. })), 1, "{delivery:?}");
+        world.run_for(SECOND);
+        assert!(world.parties[0].is_up(id(1)), "and has a session with its new life");
+        // ... and whoever hears from it, at once.
+        world.restart(1);
+        world.send(1, 0, delivery, 10).unwrap();
+        world.run_for(one_way);
+        assert_eq!(count(&world, |e| matches!(e, Event::Restarted { .. })), 2, "{delivery:?}");
+    }
+}
+
+#[test]
+fn a_party_that_lost_its_memory_is_called_back_without_a_storm() {
+    let parties = 10;
+    let mut world = World::new(3, parties, Config::default(), Faults::default());
+    for i in 1..parties {
+        world.send(i, 0, Delivery::Ack, 10).unwrap();
+    }
+    world.run_for(SECOND);
+    // It is away, and all others call it at the same moment.
+    world.faults.lose = 1000;
+    let (away, first) = (world.now, world.recorded.len());
+    for i in 1..parties {
+        let now = world.now;
+        world.parties[i].disconnect(now, id(0));
+        world.send(i, 0, Delivery::Ack, 10).unwrap();
+    }
+    world.restart(0);
+    world.run_for(4 * SECOND);
+    let mut calls: BTreeMap<Time, usize> = BTreeMap::new();
+    for ((from, _, frame), at) in world.recorded.iter().zip(&world.recorded_at).skip(first) {
+        if frame[1] == INIT && *from != id(0) && *at > away {
+            *calls.entry(*at).or_default() += 1;
+        }
+    }
+    let all: usize = calls.values().sum();
+    assert!(all <= 20 * (parties - 1), "{all} calls in four seconds");
+    assert!(calls.values().all(|together| *together <= 2), "they call together: {calls:?}");
+    world.faults.lose = 0;
+    world.run_for(SECOND);
+    assert!((1..parties).all(|i| world.parties[0].is_up(id(i))), "all are back within a second");
+}
+
+#[test]
+fn a_clock_that_was_set_back_is_reported() {
+    let mut world = World::new(7, 2, Config::default(), Faults::default());
+    world.send(0, 1, Delivery::Ack, 10).unwrap();
+    world.run_for(SECOND);
+    let known = world.parties[1].incarnation();
+    world.restart_as(1, Incarnation(known.0 - 1));
+    let lost = world.send(1, 0, Delivery::Ack, 10).unwrap();
+    world.run_for(SECOND);
+    let ours = Incarnation(known.0 - 1);
+    assert_eq!(count(&world, |e| *e == Event::Superseded { peer: id(0), ours, known }), 1);
+    assert_eq!(count(&world, |e| matches!(e, Event::Failed { reason: FailReason::Superseded, .. })), 1);
+    assert!(!world.was_delivered(lost) && world.is_quiet());
+    assert!(world.parties[0].counters().stale_incarnation > 0);
+    // Once the clock has passed where it was, all is well.
+    world.restart_as(1, Incarnation(known.0 + 1));
+    let name = world.send(1, 0, Delivery::Ack, 10).unwrap();
+    world.run_for(SECOND);
+    assert!(world.was_delivered(name));
+}
+
+/// The first frame of a handshake of a new life of `from`.
+fn init(from: usize, to: PeerId, life: u64, now: Time) -> Vec<u8> {
+    let mut seed = [7; 32];
+    seed[..8].copy_from_slice(&life.to_le_bytes());
+    let mut mml = Mml::new(Config::default(), id(from), Incarnation(life), Box::new(pair), seed);
+    mml.connect(now, to).unwrap();
+    let mut frame = Vec::new();
+    assert_eq!(mml.poll_transmit(now, &mut frame).unwrap().to, to);
+    frame
+}
+
+#[test]
+fn strangers_who_flood_with_handshakes_cost_a_hash_and_get_no_answer() {
+    let mut world = World::new(7, 3, Config::default(), Faults::default());
+    let name = world.send(0, 1, Delivery::Ack, 10).unwrap();
+    world.run_for(SECOND);
+    let now = world.now;
+    let mut frame = init(2, id(0), 1000, now);
+    let start = Instant::now();
+    let floods = 100_000u32;
+    for i in 0..floods {
+        // As if from a member, whose key the stranger does not have; every frame is another one.
+        frame[40..44].copy_from_slice(&i.to_le_bytes());
+        assert_eq!(world.parties[0].handle(now, id(2), address(id(2)), &frame), Verdict::Refused);
+    }
+    println!("{} ns for each", start.elapsed().as_nanos() / u128::from(floods));
+    let counters = world.parties[0].counters();
+    assert_eq!((counters.bad_mac, counters.handshakes), (u64::from(floods), 0));
+    assert_eq!(world.parties[0].poll_transmit(now, &mut frame), None);
+    assert!(world.was_delivered(name) && world.parties[0].is_up(id(1)));
+}
+
+#[test]
+fn a_member_that_floods_is_held_to_its_share_and_others_connect_meanwhile() {
+    let config = Config { handshakes: 40, handshakes_per_principal: 10, ..Config::default() };
+    let mut world = World::new(7, 3, config, Faults::default());
+    let start = world.now;
+    for life in 1000..1400 {
+        // 400 handshakes in two seconds, each of a new life.
+        let frame = init(2, id(0), life, world.now);
+        let now = world.now;
+        world.parties[0].handle(now, id(2), address(id(2)), &frame);
+        world.run_for(Duration::from_millis(5));
+        if life == 1200 {
+            world.send(1, 0, Delivery::Ack, 10).unwrap();
+        }
+    }
+    assert_eq!(world.now.saturating_since(start), 2 * SECOND);
+    let counters = world.parties[0].counters();
+    // Its share of three seconds (one is given at once), and one for the other.
+    assert!(counters.handshakes <= 3 * 10 + 1, "{} were computed", counters.handshakes);
+    assert!(counters.handshakes_refused >= 360, "{}", counters.handshakes_refused);
+    assert!(world.parties[0].is_up(id(1)));
+}
+
+#[test]
+fn under_load_who_does_not_receive_at_his_address_gets_no_handshake() {
+    // Nine handshakes a second over all; half of them are computed without a cookie.
+    let config = Config { handshakes: 9, handshakes_per_principal: 9, ..Config::default() };
+    let mut world = World::new(7, 3, config, Faults::default());
+    let now = world.now;
+    let mut verdicts = Vec::new();
+    for life in 1000..1100 {
+        let frame = init(2, id(0), life, now);
+        verdicts.push(world.parties[0].handle(now, id(2), address(id(2)), &frame));
+    }
+    let counters = world.parties[0].counters();
+    assert_eq!((counters.handshakes, counters.cookies), (5, 95));
+    // Party 1 is told a cookie, comes again with it, and is served.
+    let name = world.send(1, 0, Delivery::Ack, 10).unwrap();
+    world.run_for(Duration::from_millis(200));
+    assert!(world.was_delivered(name));
+    assert_eq!(world.parties[0].counters().cookies, 96);
+    // Its cookie is of no use to another address.
+    let cookied = world.recorded.iter().rfind(|(from, _, frame)| *from == id(1) && frame[1] == INIT);
+    let (from, _, frame) = cookied.unwrap().clone();
+    world.restart(0);
+    let now = world.now;
+    for life in 1000..1010 {
+        let init = init(2, id(0), life, now);
+        world.parties[0].handle(now, id(2), address(id(2)), &init);
+    }
+    let before = world.parties[0].counters().handshakes;
+    world.parties[0].handle(now, from, address(id(9)), &frame);
+    assert_eq!(world.parties[0].counters().handshakes, before);
+}
+
+#[test]
+fn frames_of_unknown_sessions_are_answered_up_to_a_bound_and_nothing_is_remembered() {
+    let mut world = World::new(7, 3, Config::default(), Faults::default());
+    let (now, mut sent, mut frame) = (world.now, 0u32, vec![0; 60]);
+    for instance in 0..5000 {
+        frame.clear();
+        frame.resize(60, 9);
+        frame[..4].copy_from_slice(&[1, 4, 0, 0]);
+        frame[4..8].fill(0);
+        world.parties[0].handle(now, PeerId::new(102, instance), address(id(2)), &frame);
+        while let Some(transmit) = world.parties[0].poll_transmit(now, &mut frame) {
+            assert!(
+                transmit.answers_hello && frame.len() < 60,
+                "nobody is made to receive more than was sent"
+            );
+            sent += 1;
+        }
+    }
+    assert_eq!(sent, Config::default().replies);
+    assert_eq!(world.parties[0].counters().unknown_session, 5000);
+    assert_eq!(world.parties[0].next_timeout(), None);
+}
+
+#[test]
+fn sessions_of_the_same_static_keys_have_nothing_in_common() {
+    // Two worlds alike but for the entropy of their parties: the same keys, lives and messages.
+    let run = |seed| {
+        let mut world = World::new(seed, 2, Config::default(), Faults::default());
+        let name = world.send(0, 1, Delivery::Ack, 10).unwrap();
+        world.run_for(SECOND);
+        assert!(world.was_delivered(name));
+        world
+    };
+    let (world, mut other) = (run(1), run(2));
+    // Nothing that was authentic in the one world is in the other.
+    let now = other.now;
+    for (from, to, frame) in &world.recorded {
+        let verdict = other.party(*to).handle(now, *from, address(*from), frame);
+        assert!(frame[1] == INIT || verdict == Verdict::Refused);
+    }
+    let sequence = mml_proto::Sequence { delivery: Delivery::Ack, number: 0 };
+    assert_eq!(other.parties[0].status(id(1), sequence), SendStatus::Delivered);
+}
