@@ -85,7 +85,7 @@
 //! - Latency: poll without pause on a processor of one's own. Everything else: [`Endpoint::park`] or the
 //!   [`runtime`].
 //! - `net.core.rmem_max` bounds the bursts that a socket holds; [`EndpointConfig::socket_buffer`] asks for more.
-//! - Bulk over Ethernet: [`EndpointConfig::join_datagrams`] with mio.
+//! - Bulk over Ethernet: [`EndpointConfig::join_datagrams`].
 
 mod clock;
 mod endpoint;

@@ -297,18 +297,48 @@ pub(crate) fn receive_joined(
     // SAFETY: the kernel has written an address of that length.
     let from = unsafe { socket2::SockAddr::new(name, name_len) };
     let from = from.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    // SAFETY: the kernel has set the length of the control data, and knows no more than there is room for.
+    let segment = unsafe { segment_in(&header) };
+    Ok((len, from, plausible(segment, len)))
+}
+
+/// Bytes of control data that tell the length of joined datagrams.
+// SAFETY: it computes a length.
+pub(crate) const JOINED_CONTROL_LEN: usize =
+    unsafe { libc::CMSG_SPACE(size_of::<libc::c_int>() as u32) as usize };
+
+/// The length of each but the last of joined datagrams, `len` bytes in all, if control data received with them
+/// says so.
+pub(crate) fn joined_segment(control: &[u8], len: usize) -> Option<usize> {
+    let mut aligned = Control([0; 64]);
+    aligned.0.get_mut(..control.len())?.copy_from_slice(control);
+    let mut header = message(None, std::ptr::null_mut(), 0, &mut aligned);
+    header.msg_controllen = control.len();
+    // SAFETY: the control data is there and aligned.
+    plausible(unsafe { segment_in(&header) }, len)
+}
+
+/// A length that makes `len` bytes several datagrams.
+fn plausible(segment: Option<usize>, len: usize) -> Option<usize> {
+    segment.filter(|&segment| segment > 0 && segment < len)
+}
+
+/// The length of joined datagrams that the control data of a received message tells.
+///
+/// # Safety
+/// The control data is valid for reading, as long as the header says, and aligned.
+unsafe fn segment_in(header: &libc::msghdr) -> Option<usize> {
     let mut segment = None;
-    // SAFETY: the kernel has set the length of the control data, within which these pointers stay; the value
-    // of UDP_GRO is a C int.
+    // SAFETY: these pointers stay within the control data; the value of UDP_GRO is a C int.
     unsafe {
-        let mut at = libc::CMSG_FIRSTHDR(&raw const header);
+        let mut at = libc::CMSG_FIRSTHDR(header);
         while !at.is_null() {
             if ((*at).cmsg_level, (*at).cmsg_type) == (libc::SOL_UDP, libc::UDP_GRO) {
                 let value = libc::CMSG_DATA(at).cast::<libc::c_int>().read_unaligned();
                 segment = usize::try_from(value).ok();
             }
-            at = libc::CMSG_NXTHDR(&raw const header, at);
+            at = libc::CMSG_NXTHDR(header, at);
         }
     }
-    Ok((len, from, segment.filter(|&segment| segment > 0 && segment < len)))
+    segment
 }

@@ -1,12 +1,13 @@
 //! What carries datagrams: one small trait, [`Transport`], and those who keep it.
 
+mod joined;
 mod lanes;
-mod mio;
 #[cfg(feature = "ofi")]
 mod ofi;
 mod provider;
 mod ring;
 mod socket;
+mod udp;
 mod uring;
 mod xdp;
 
@@ -26,6 +27,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
+use udp::Udp;
 
 /// The transports there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,31 +160,24 @@ pub(crate) fn open(
     }
     let socket = UdpSocket::bind(config.bind, config.socket_buffer)
         .map_err(|error| OpenError::Socket { addr: config.bind, error })?;
-    if choice == TransportChoice::Mio {
-        return Ok((
-            Box::new(mio::Mio::new(socket, mtu, config.join_datagrams, pool)),
-            "asked for".to_owned(),
-        ));
-    }
     if let TransportChoice::Ofi(provider) = choice {
         return open_ofi(socket, provider, mtu, pool);
     }
-    let ring = match config.refuse_uring {
-        Some(kind) => Err((socket, kind.into())),
-        None => uring::Uring::new(socket, mtu),
+    let mut udp = Udp::new(socket, mtu, config.join_datagrams, pool);
+    let reason = match choice {
+        TransportChoice::Mio => "asked for".to_owned(),
+        _ => match config.refuse_uring.map_or_else(|| udp.use_ring(), |kind| Err(kind.into())) {
+            Ok(()) if choice == TransportChoice::Uring => "asked for".to_owned(),
+            Ok(()) => "io_uring is available".to_owned(),
+            Err(error) if choice == TransportChoice::Uring => return Err(OpenError::Uring(error)),
+            Err(error) => {
+                let reason = refusal(&error);
+                tracing::warn!(%reason, "falling back to mio");
+                reason
+            }
+        },
     };
-    match ring {
-        Ok(uring) => {
-            let reason = if choice == TransportChoice::Uring { "asked for" } else { "io_uring is available" };
-            Ok((Box::new(uring), reason.to_owned()))
-        }
-        Err((_, error)) if choice == TransportChoice::Uring => Err(OpenError::Uring(error)),
-        Err((socket, error)) => {
-            let reason = refusal(&error);
-            tracing::warn!(%reason, "falling back to mio");
-            Ok((Box::new(mio::Mio::new(socket, mtu, config.join_datagrams, pool)), reason))
-        }
-    }
+    Ok((Box::new(udp), reason))
 }
 
 #[cfg(feature = "ofi")]

@@ -226,27 +226,40 @@ fn the_inner_door_sends_one_datagram_from_borrowed_parts() {
 
 #[test]
 fn joined_datagrams_are_taken_apart_again() {
-    let joining =
-        |me| EndpointConfig { mtu: Some(1452), join_datagrams: true, ..config(me, TransportChoice::Mio) };
-    let (mut a, mut b) = pair(joining(ALICE), joining(BOB));
-    // One message of many fragments, which travel joined where the kernel cuts and joins datagrams.
-    for len in [0, 1, 1420, 1421, 3000, 200_000] {
-        let sent = filled(&a, len);
-        let copy = sent.to_vec();
-        a.send(BOB, sent).unwrap();
-        let received =
-            poll_within(&mut b, Duration::from_secs(5)).unwrap_or_else(|| panic!("{len}: {:?}", b.stats()));
-        assert!(received.buf[..] == copy[..], "{len} bytes");
+    for transport in each() {
+        for sleeps in [false, true] {
+            let joining =
+                |me| EndpointConfig { mtu: Some(1452), join_datagrams: true, ..config(me, transport) };
+            let (mut a, mut b) = pair(joining(ALICE), joining(BOB));
+            let mut receive = || {
+                let start = Instant::now();
+                loop {
+                    if let Some(received) = b.poll() {
+                        return received;
+                    }
+                    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", b.stats());
+                    if sleeps {
+                        b.park(Some(Duration::from_secs(1))).unwrap();
+                    }
+                }
+            };
+            // One message of many fragments, which travel joined where the kernel cuts and joins datagrams.
+            for len in [0, 1, 1420, 1421, 3000, 200_000] {
+                let sent = filled(&a, len);
+                let copy = sent.to_vec();
+                a.send(BOB, sent).unwrap();
+                assert!(receive().buf[..] == copy[..], "{len} bytes over {transport:?}");
+            }
+            // And messages of a datagram each.
+            for n in 0..200u8 {
+                a.send(BOB, a.alloc_copy(&[n; 1000]).unwrap()).unwrap();
+            }
+            for n in 0..200u8 {
+                assert_eq!(receive().buf[..], [n; 1000]);
+            }
+            assert_eq!(b.stats().drops.total(), 0);
+        }
     }
-    // And messages of a datagram each.
-    for n in 0..200u8 {
-        a.send(BOB, a.alloc_copy(&[n; 1000]).unwrap()).unwrap();
-    }
-    for n in 0..200u8 {
-        let received = poll_within(&mut b, Duration::from_secs(5)).unwrap();
-        assert_eq!(received.buf[..], [n; 1000]);
-    }
-    assert_eq!(b.stats().drops.total(), 0);
 }
 
 #[test]

@@ -12,8 +12,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// Messages until pools, queues and caches have the size they keep, and for how long at the least: what
 /// happens once, such as the peer's answer when memory is first shared, is looked for at intervals only. On a
-/// busy machine that takes longer: what is measured begins after so many messages without an allocation.
+/// busy machine that takes longer: what is measured begins after so many passes in a row without an allocation.
 const WARM_UP: u32 = 5_000;
+const WARM_UP_PASSES: u32 = 10;
 const WARM_UP_TIME: Duration = Duration::from_millis(50);
 const MESSAGES: u32 = 100_000;
 /// Queued before they are received, so that they are packed.
@@ -103,10 +104,11 @@ fn cost(
     pass: fn(&mut Endpoint, &mut Endpoint, usize, u32),
 ) -> (u64, u64) {
     let start = Instant::now();
-    let mut warm = false;
-    while !warm || start.elapsed() < WARM_UP_TIME {
-        warm = measure(|| pass(a, b, len, WARM_UP.min(count))).count_total == 0;
-        assert!(start.elapsed() < LIMIT, "{len} bytes: it allocates on and on");
+    let mut calm = 0;
+    while calm < WARM_UP_PASSES || start.elapsed() < WARM_UP_TIME {
+        let allocated = measure(|| pass(a, b, len, WARM_UP.min(count))).count_total;
+        calm = if allocated == 0 { calm + 1 } else { 0 };
+        assert!(start.elapsed() < 6 * LIMIT, "{len} bytes: it allocates on and on");
     }
     let copies = |a: &Endpoint, b: &Endpoint| a.stats().copies + b.stats().copies;
     let copied = copies(a, b);

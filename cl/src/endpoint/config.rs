@@ -162,7 +162,7 @@ pub struct EndpointConfig {
     pub pool: PoolConfig,
     /// Whether to share memory with peers on the same host.
     pub shared_memory: SharedMemory,
-    /// Over mio: the kernel may hand over datagrams of one sender joined (generic receive offload), which saves
+    /// Over UDP: the kernel may hand over datagrams of one sender joined (generic receive offload), which saves
     /// most of the work where the MTU is Ethernet's. Every datagram is then received into a buffer of 64 KiB,
     /// and copied out of it if it came with others. For a receiver of streams, such as `rcl`, that gives
     /// buffers back at once.

@@ -107,6 +107,8 @@ impl Endpoint {
             // Without a message until the next time, both are looked at by turns again.
             rhythm.shared_is_used = false;
             rhythm.network_at = now + NETWORK_INTERVAL;
+            // And what happens rarely has its turn with it.
+            rhythm.tend_looks = LOOKS_PER_TEND - 1;
         }
         due
     }
@@ -116,7 +118,7 @@ impl Endpoint {
             shm.unpark();
         }
         self.rhythm.tend_looks += 1;
-        if self.rhythm.tend_looks.is_multiple_of(LOOKS_PER_TEND) || self.rhythm.is_shared_hot() {
+        if self.rhythm.tend_looks.is_multiple_of(LOOKS_PER_TEND) {
             let now = self.clock.now();
             if now >= self.rhythm.tend_at {
                 self.rhythm.tend_at = now + TEND_INTERVAL;

@@ -23,16 +23,18 @@ use std::time::Duration;
 
 /// Buffers lent to the kernel: a burst of this many datagrams is received without us.
 const LENT: u16 = 128;
+/// The same where datagrams come joined: each of these buffers is large and takes many.
+const LENT_JOINED: u16 = 32;
 /// The group the buffers are in; there is only one.
 const GROUP: u16 = 0;
 /// Submissions at once: one receive.
 const SUBMISSIONS: u32 = 4;
 /// The receive's name.
 const RECEIVE: u64 = 1;
-/// The kernel puts its `io_uring_recvmsg_out` (16 bytes) and the sender's address in front of the
-/// datagram. The address gets whatever makes the contents behind our own header start where those of a
-/// fresh buffer do.
-const ADDRESS_LEN: usize = HEADROOM - HEADER_LEN - 16;
+/// The kernel puts its `io_uring_recvmsg_out` (16 bytes), the sender's address and control data (the length of
+/// joined datagrams) in front of the datagram. The address gets whatever makes the contents behind our own
+/// header start where those of a fresh buffer do.
+const ADDRESS_LEN: usize = HEADROOM - HEADER_LEN - 16 - sys::JOINED_CONTROL_LEN;
 const _: () = assert!(ADDRESS_LEN >= size_of::<libc::sockaddr_in6>(), "an address must fit");
 /// A wait for the cancellation on drop; it is done at once in practice.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -41,8 +43,8 @@ const TEARDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the ring reports.
 pub(super) enum Completion {
-    /// A datagram.
-    Datagram(SocketAddr, Buf),
+    /// A datagram, or joined ones and the length of each but the last.
+    Arrival(SocketAddr, Buf, Option<usize>),
     /// The receive has come to an end, for want of buffers or for a reason of the kernel's.
     Ended,
     /// The receive has failed.
@@ -62,7 +64,8 @@ pub(super) struct Ring {
     lent: Vec<Option<Buf>>,
     /// Buffer ids without a buffer.
     vacant: Vec<u16>,
-    mtu: usize,
+    /// The most bytes that come at once.
+    len_max: usize,
     template: Template,
     enabled: bool,
     armed: bool,
@@ -76,8 +79,9 @@ unsafe impl Send for Template {}
 
 impl Ring {
     /// Makes the ring, disabled, so that the thread that enables it becomes its only user. The kernel
-    /// signals `bell` when there is work and we have asked to be told ([`Ring::set_bell`]).
-    pub(super) fn new(mtu: usize, bell: &OwnedFd) -> io::Result<Ring> {
+    /// signals `bell` when there is work and we have asked to be told ([`Ring::set_bell`]). `joins`: the `len_max` bytes
+    /// that come at once may be several datagrams.
+    pub(super) fn new(len_max: usize, joins: bool, bell: &OwnedFd) -> io::Result<Ring> {
         // Deferred task running came (with Linux 6.1) after all else that is needed here, so a kernel that
         // takes these flags has the rest as well.
         let uring = IoUring::builder()
@@ -98,14 +102,16 @@ impl Ring {
         // SAFETY: a message header of zeroes is valid: no name, no vectors, no control data.
         let mut template: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
         template.msg_namelen = ADDRESS_LEN as libc::socklen_t;
+        template.msg_controllen = sys::JOINED_CONTROL_LEN as _;
+        let lent = if joins { LENT_JOINED } else { LENT };
         Ok(Ring {
             uring: ManuallyDrop::new(uring),
             gone,
             shared,
             tail: 0,
-            lent: (0..LENT).map(|_| None).collect(),
-            vacant: (0..LENT).rev().collect(),
-            mtu,
+            lent: (0..lent).map(|_| None).collect(),
+            vacant: (0..lent).rev().collect(),
+            len_max,
             template: Template(template),
             enabled: false,
             armed: false,
@@ -131,12 +137,12 @@ impl Ring {
     pub(super) fn refill(&mut self, pool: &Pool) -> bool {
         let before = self.tail;
         while let Some(id) = self.vacant.pop() {
-            let Ok(mut buf) = pool.alloc(self.mtu) else {
+            let Ok(mut buf) = pool.alloc(self.len_max) else {
                 self.vacant.push(id);
                 break;
             };
             let (address, len) = buf.raw_slot();
-            let len = len.min(HEADROOM - HEADER_LEN + self.mtu) as u32;
+            let len = len.min(HEADROOM - HEADER_LEN + self.len_max) as u32;
             let at = usize::from(self.tail % LENT) * size_of::<BufRingEntry>();
             assert!(at + size_of::<BufRingEntry>() <= self.shared.len());
             // SAFETY: the entry lies within `shared`, which is aligned for it, and is not the kernel's: only
@@ -158,7 +164,7 @@ impl Ring {
             // Release: the kernel sees the entries before the tail that covers them.
             tail.store(self.tail, Ordering::Release);
         }
-        self.vacant.len() < usize::from(LENT)
+        self.vacant.len() < self.lent.len()
     }
 
     /// Starts the receive. What has arrived already completes at once.
@@ -220,11 +226,15 @@ impl Ring {
         self.vacant.push(id);
         let written = usize::try_from(entry.result()).unwrap_or(0);
         let from = self.contents(&mut buf, written);
-        from.map_or(Completion::Failed, |from| Completion::Datagram(from, buf))
+        match from {
+            Some((from, segment)) => Completion::Arrival(from, buf, segment),
+            None => Completion::Failed,
+        }
     }
 
-    /// Makes the datagram that the kernel has written the contents of `buf`, and finds its sender.
-    fn contents(&self, buf: &mut Buf, written: usize) -> Option<SocketAddr> {
+    /// Makes what the kernel has received the contents of `buf`, and finds its sender and, of joined datagrams,
+    /// the length of each but the last.
+    fn contents(&self, buf: &mut Buf, written: usize) -> Option<(SocketAddr, Option<usize>)> {
         buf.set_range(0, written);
         let out = RecvMsgOut::parse(buf, &self.template.0).ok()?;
         if out.is_name_data_truncated() {
@@ -232,9 +242,10 @@ impl Ring {
         }
         let len = out.payload_data().len();
         let from = socket_addr(out.name_data())?;
+        let segment = sys::joined_segment(out.control_data(), len);
         let start = HEADROOM - HEADER_LEN;
         buf.set_range(start, start + len);
-        Some(from)
+        Some((from, segment))
     }
 }
 

@@ -20,15 +20,14 @@ mod program;
 mod ring;
 mod xsk;
 
-use super::mio::recv_directly;
-use super::{Recv, Transport, TransportKind, UdpSocket};
+use super::{Recv, Transport, TransportKind, UdpSocket, udp};
 use crate::endpoint::Stats;
 use crate::endpoint::config::{EndpointConfig, OpenError, XdpMode};
 use crate::pool::{Buf, Pool};
-use ::mio::unix::SourceFd;
-use ::mio::{Interest, Poll, Token};
 use device::Device;
 use frame::{HEADERS_LEN, IP_UDP_LEN};
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Token};
 use neighbours::Neighbours;
 use program::{Hook, Program};
 use std::io::{self, IoSlice};
@@ -237,14 +236,16 @@ impl Xdp {
             self.until_look -= 1;
             return None;
         }
-        match recv_directly(|into| self.socket.recv(into), self.mtu, &mut self.next, pool) {
-            Recv::Empty => {
+        let Xdp { socket, next, mtu, .. } = self;
+        match udp::receive(*mtu, next, pool, |into| socket.recv(into)) {
+            Err(Recv::Empty) => {
                 self.until_look = CALLS_PER_LOOK;
                 self.looked = true;
                 None
             }
             // There may be more.
-            other => Some(other),
+            Ok((buf, from)) => Some(Recv::Datagram(from, buf)),
+            Err(why) => Some(why),
         }
     }
 }
