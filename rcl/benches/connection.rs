@@ -82,5 +82,13 @@ fn connection(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, connection);
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(500))
+        .without_plots();
+    targets = connection
+}
 criterion_main!(benches);

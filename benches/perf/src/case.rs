@@ -1,5 +1,7 @@
 //! What one measurement is: a [`Case`].
 
+use crate::faults;
+use cl::Injection;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -48,6 +50,9 @@ pub enum Transport {
     Shm,
     /// AF_XDP on a pair of virtual network devices between two network namespaces.
     Xdp,
+    /// libfabric, over the provider that it offers first or the one that `GHIDRAH_CL_TRANSPORT=ofi:PROVIDER`
+    /// names.
+    Ofi,
 }
 
 /// What lies between the two sides.
@@ -131,6 +136,9 @@ pub struct Case {
     pub senders: u32,
     /// How long.
     pub effort: Effort,
+    /// What happens on purpose to the datagrams of both sides.
+    #[serde(with = "faults::as_text")]
+    pub faults: Option<Injection>,
 }
 
 /// Bytes under way that a window should not exceed by default: what a socket's buffer of the usual 208 KiB
@@ -170,7 +178,7 @@ pub(crate) use names;
 names! {
     Workload { Lat "lat", Bw "bw", Rate "rate", Incast "incast" }
     Layer { Cl "cl", Rcl "rcl" }
-    Transport { Udp "udp", Mio "mio", Uring "uring", Shm "shm", Xdp "xdp" }
+    Transport { Udp "udp", Mio "mio", Uring "uring", Shm "shm", Xdp "xdp", Ofi "ofi" }
     Link { Host "host", Veth "veth" }
     Pacing { Spin "spin", Park "park" }
     Contents { Loaned "loaned", Copied "copied" }
@@ -184,7 +192,10 @@ mod tests {
     fn names_read_back() {
         assert_eq!("incast".parse(), Ok(Workload::Incast));
         assert_eq!(Transport::Xdp.to_string().parse(), Ok(Transport::Xdp));
-        assert_eq!("tcp".parse::<Transport>(), Err("\"tcp\" is none of udp, mio, uring, shm, xdp".into()));
+        assert_eq!(
+            "tcp".parse::<Transport>(),
+            Err("\"tcp\" is none of udp, mio, uring, shm, xdp, ofi".into())
+        );
     }
 
     #[test]

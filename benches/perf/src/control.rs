@@ -2,6 +2,7 @@
 //! child's standard input and output, or TCP to another host.
 
 use crate::case::Case;
+use crate::faults::Injected;
 use crate::stats::Figures;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,8 @@ pub struct Outcome {
     pub figures: Figures,
     /// How messages to the other side have travelled, and why.
     pub via: String,
+    /// What was done on purpose to the datagrams of this side; of both, once they are put together.
+    pub injected: Injected,
 }
 
 /// To a worker.

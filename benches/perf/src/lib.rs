@@ -13,6 +13,7 @@
 pub mod case;
 pub mod control;
 pub mod drive;
+pub mod faults;
 pub mod machine;
 pub mod party;
 pub mod peers;
@@ -22,6 +23,7 @@ pub mod role;
 pub mod run;
 pub mod sizes;
 pub mod stats;
+pub mod supported;
 pub mod table;
 pub mod veth;
 pub mod worker;

@@ -168,6 +168,7 @@ impl Plan {
                 let measured = match subject {
                     Subject::Ours(case) => run::measure(case, place).map(|outcome| {
                         result.via = outcome.via;
+                        result.injected += outcome.injected;
                         outcome.figures
                     }),
                     Subject::Peer(peer, case) => {
@@ -182,6 +183,7 @@ impl Plan {
         }
         for result in &mut results {
             result.median = Figures::median(&result.runs);
+            result.doubtful = result.median.doubtful();
         }
         let versions = self.versions(peers);
         let compared = self.comparisons.iter().map(|c| Compared::new(c, &results)).collect();

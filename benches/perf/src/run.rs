@@ -2,6 +2,7 @@
 
 use crate::case::{Case, Effort, Link};
 use crate::control::{Channel, FromWorker, Outcome, Side, Silence, Task, ToWorker};
+use crate::supported;
 use crate::veth::Veth;
 use std::cell::OnceCell;
 use std::ffi::OsString;
@@ -58,6 +59,7 @@ pub fn two_cores() -> [Option<usize>; 2] {
 /// # Errors
 /// A sentence that says which side failed, and of what.
 pub fn measure(case: &Case, place: &Place) -> Result<Outcome, String> {
+    supported::case(case)?;
     let veth = match case.link {
         Link::Host => None,
         Link::Veth => Some(place.veth.get_or_init(Veth::new).as_ref().map_err(String::clone)?),
@@ -85,7 +87,11 @@ pub fn measure(case: &Case, place: &Place) -> Result<Outcome, String> {
     // The cause, if there is one, is on the side that failed; the other only waits for it in vain.
     // The active side keeps its parties until it is dropped here, after the passive side has ended.
     match (outcome, passive.done(Instant::now() + PATIENCE)) {
-        (Ok(outcome), Ok(_)) => Ok(outcome),
+        (Ok(mut outcome), Ok(passive)) => {
+            outcome.injected += passive.injected;
+            outcome.figures.injected = case.faults.map(|_| outcome.injected.total() as f64);
+            Ok(outcome)
+        }
         (_, Err(why)) => Err(format!("receiving side: {why}")),
         (Err(why), Ok(_)) => Err(format!("sending side: {why}")),
     }
@@ -132,6 +138,8 @@ impl Worker {
         let words: Vec<&OsString> = before.iter().chain([&program]).chain(&launcher.args).collect();
         let mut child = Command::new(words[0])
             .args(&words[1..])
+            // The case says which faults are wanted, so that the report does, too.
+            .env_remove(cl::FAULTS_VARIABLE)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -6,6 +6,12 @@ use std::time::{Duration, Instant};
 
 /// Significant figures kept of a time: 0.1 %.
 const FIGURES: u8 = 3;
+/// The percentiles, and the part of the samples that lies beyond each.
+const PERCENTILES: [(&str, f64); 4] =
+    [("p50_ns", 0.5), ("p90_ns", 0.1), ("p99_ns", 0.01), ("p999_ns", 0.001)];
+/// So many samples must lie beyond a percentile for it to mean something: of 10 rare events the number is known
+/// to a third (its standard deviation is the root of it).
+const BEYOND_MIN: f64 = 10.0;
 /// The longest time told apart from longer ones: a minute, in nanoseconds.
 const LONGEST: u64 = 60_000_000_000;
 
@@ -32,11 +38,18 @@ pub struct Figures {
     pub loss: Option<f64>,
     /// Rate of the slowest sender, as a part of the mean.
     pub fairness: Option<f64>,
+    /// Round trips timed one by one, or messages that arrived while rates were measured.
+    pub samples: Option<f64>,
+    /// Faults injected on purpose, on both sides, if any were asked for.
+    pub injected: Option<f64>,
 }
+
+/// How many: of [`Figures`].
+const COUNT: usize = 12;
 
 impl Figures {
     /// The figures by name, for everything that treats all alike.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; COUNT] = [
         "p50_ns",
         "p90_ns",
         "p99_ns",
@@ -47,18 +60,34 @@ impl Figures {
         "bandwidth",
         "loss",
         "fairness",
+        "samples",
+        "injected",
     ];
 
     /// The figures in the order of [`Figures::NAMES`].
-    pub fn values(&self) -> [Option<f64>; 10] {
-        let Figures { p50_ns, p90_ns, p99_ns, p999_ns, max_ns, mean_ns, rate, bandwidth, loss, fairness } =
-            *self;
-        [p50_ns, p90_ns, p99_ns, p999_ns, max_ns, mean_ns, rate, bandwidth, loss, fairness]
+    pub fn values(&self) -> [Option<f64>; COUNT] {
+        let Figures { p50_ns, p90_ns, p99_ns, p999_ns, max_ns, mean_ns, .. } = *self;
+        let Figures { rate, bandwidth, loss, fairness, samples, injected, .. } = *self;
+        [p50_ns, p90_ns, p99_ns, p999_ns, max_ns, mean_ns, rate, bandwidth, loss, fairness, samples, injected]
     }
 
-    fn from_values(values: [Option<f64>; 10]) -> Figures {
-        let [p50_ns, p90_ns, p99_ns, p999_ns, max_ns, mean_ns, rate, bandwidth, loss, fairness] = values;
-        Figures { p50_ns, p90_ns, p99_ns, p999_ns, max_ns, mean_ns, rate, bandwidth, loss, fairness }
+    fn from_values(values: [Option<f64>; COUNT]) -> Figures {
+        let [
+            p50_ns,
+            p90_ns,
+            p99_ns,
+            p999_ns,
+            max_ns,
+            mean_ns,
+            rate,
+            bandwidth,
+            loss,
+            fairness,
+            samples,
+            injected,
+        ] = values;
+        let times = Figures { p50_ns, p90_ns, p99_ns, p999_ns, max_ns, mean_ns, ..Figures::default() };
+        Figures { rate, bandwidth, loss, fairness, samples, injected, ..times }
     }
 
     /// Sets the figure called `name`. False if there is none.
@@ -73,6 +102,14 @@ impl Figures {
     /// The figure called `name`, if it is known.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.values()[Figures::NAMES.iter().position(|n| *n == name)?]
+    }
+
+    /// The percentiles among them that rest on few samples: by chance they may be anything.
+    pub fn doubtful(&self) -> Vec<&'static str> {
+        let few = |(name, beyond): &(&'static str, f64)| {
+            self.get(name).is_some() && self.samples.is_some_and(|samples| samples * beyond < BEYOND_MIN)
+        };
+        PERCENTILES.iter().filter(|percentile| few(percentile)).map(|(name, _)| *name).collect()
     }
 
     /// Of every figure the median over the runs that have it.
@@ -124,6 +161,7 @@ impl RoundTrips {
         figures.p99_ns = half(0.99);
         figures.p999_ns = half(0.999);
         figures.max_ns = half(1.0);
+        figures.samples = Some(self.histogram.len() as f64);
     }
 }
 
@@ -168,7 +206,20 @@ mod tests {
             assert_eq!(figures.get(name), Some(i as f64));
         }
         assert!(!figures.set("p12", 1.0));
-        assert_eq!((figures.p50_ns, figures.fairness), (Some(0.0), Some(9.0)));
+        assert_eq!((figures.p50_ns, figures.fairness, figures.injected), (Some(0.0), Some(9.0), Some(11.0)));
+    }
+
+    #[test]
+    fn percentiles_of_few_samples_are_doubtful() {
+        let of = |samples| {
+            let [p50_ns, p99_ns, p999_ns] = [Some(1.0); 3];
+            Figures { p50_ns, p99_ns, p999_ns, samples, ..Figures::default() }.doubtful()
+        };
+        assert_eq!(of(Some(10_000.0)), Vec::<&str>::new());
+        assert_eq!(of(Some(9_999.0)), ["p999_ns"]);
+        assert_eq!(of(Some(999.0)), ["p99_ns", "p999_ns"]);
+        assert_eq!(of(Some(19.0)), ["p50_ns", "p99_ns", "p999_ns"]);
+        assert_eq!(of(None), Vec::<&str>::new(), "nobody knows");
     }
 
     #[test]
@@ -184,5 +235,6 @@ mod tests {
         let near = |figure: Option<f64>, ns: f64| (figure.unwrap() / ns - 1.0).abs() < 0.002;
         assert!(near(figures.p50_ns, 250_000.0) && near(figures.p99_ns, 495_000.0), "{figures:?}");
         assert!(near(figures.max_ns, 500_000.0), "{figures:?}");
+        assert_eq!(figures.samples, Some(1000.0));
     }
 }

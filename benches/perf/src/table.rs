@@ -104,7 +104,19 @@ impl Row {
     fn case(&self, size: usize, effort: Effort) -> Case {
         let window = if self.window == 0 { default_window(size) } else { self.window };
         let Row { workload, layer, transport, link, pacing, contents, .. } = *self;
-        Case { workload, layer, transport, link, size, window, pacing, contents, senders: 1, effort }
+        Case {
+            workload,
+            layer,
+            transport,
+            link,
+            size,
+            window,
+            pacing,
+            contents,
+            senders: 1,
+            effort,
+            faults: None,
+        }
     }
 
     fn rival(&self, case: Case) -> Subject {

@@ -3,6 +3,7 @@
 use crate::case::{Case, Layer, Pacing, Workload};
 use crate::control::{Channel, FromWorker, Outcome, Side, Task, ToWorker};
 use crate::drive::{park, spin};
+use crate::faults::Injected;
 use crate::party::{Party, is_met, via};
 use crate::role::{Echo, Pinger, Role, Sink, Source};
 use crate::stats::Figures;
@@ -13,6 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+/// A task is told at once; a loaded machine takes a while.
+const TASK_WAIT: Duration = Duration::from_secs(20);
 /// How often a worker that is done looks whether it may go.
 const STOP_LOOK: Duration = Duration::from_millis(1);
 /// How long the two sides take to share memory, at most.
@@ -42,7 +45,9 @@ pub fn on_listener(listener: &TcpListener) -> std::io::Result<()> {
 
 fn serve(reader: impl Read + Send + 'static, writer: impl Write + Send + 'static) {
     let mut channel = Channel::<ToWorker>::new(reader, writer);
-    let Ok(ToWorker::Prepare(task)) = channel.hear(None) else { return };
+    // Somebody who connects and says nothing must not keep others out.
+    let deadline = Instant::now() + TASK_WAIT;
+    let Ok(ToWorker::Prepare(task)) = channel.hear(Some(deadline)) else { return };
     // A thread of its own, which takes its pinning with it when it ends.
     let worked = std::thread::spawn(move || {
         if let Err(why) = work(&task, &mut channel) {
@@ -110,7 +115,12 @@ fn play<P: Party, R: Role>(
     }
     let figures: Vec<Figures> = players.iter().map(|(_, role)| role.figures()).collect();
     let other = ids(task.side.other(), &task.case).next().expect("one at least");
-    let outcome = Outcome { figures: together(&figures), via: via(&players[0].0, &task.case, other)? };
+    let mut injected = Injected::default();
+    for counts in players.iter().filter_map(|(party, _)| party.below().faults()) {
+        injected += counts.into();
+    }
+    let via = via(&players[0].0, &task.case, other)?;
+    let outcome = Outcome { figures: together(&figures), via, injected };
     channel.say(&FromWorker::Done(Box::new(outcome)));
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(STOP_LOOK);
@@ -150,6 +160,7 @@ fn together(all: &[Figures]) -> Figures {
         rate: Some(sum),
         bandwidth: Some(all.iter().filter_map(|f| f.bandwidth).sum()),
         loss: Some(losses.iter().sum::<f64>() / losses.len().max(1) as f64),
+        samples: Some(all.iter().filter_map(|f| f.samples).sum()),
         // A sender without a rate has not got anything through at all.
         fairness: Some(if rates.len() == all.len() { slowest / (sum / all.len() as f64) } else { 0.0 }),
         ..Figures::default()

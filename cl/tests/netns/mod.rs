@@ -63,6 +63,19 @@ impl Namespaces {
         namespaces
     }
 
+    /// Joins them by another pair of devices like the first; the addresses of its ends.
+    #[allow(dead_code, reason = "not every user needs one")]
+    pub(crate) fn second_link(&self, mtu: usize) -> [Ipv4Addr; 2] {
+        let [a, b] = &self.names;
+        ip(&["link", "add", "veth-c", "netns", a, "type", "veth", "peer", "name", "veth-d", "netns", b]);
+        let ends = [Ipv4Addr::new(10, 78, 0, 1), Ipv4Addr::new(10, 78, 0, 2)];
+        for ((name, device), address) in self.names.iter().zip(["veth-c", "veth-d"]).zip(ends) {
+            ip(&["-n", name, "link", "set", device, "mtu", &mtu.to_string(), "up"]);
+            ip(&["-n", name, "addr", "add", &format!("{address}/24"), "dev", device]);
+        }
+        ends
+    }
+
     /// Does `work` in the namespace of `side`. Sockets made there stay there, whoever uses them.
     pub(crate) fn within<R: Send>(&self, side: Side, work: impl FnOnce() -> R + Send) -> R {
         let path = format!("/var/run/netns/{}", self.names[side.index()]);

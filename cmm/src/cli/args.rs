@@ -79,7 +79,7 @@ pub enum Command {
     Stat(super::stat::StatArgs),
     /// Measure the messaging layers: latency, bandwidth, message rate; beside other systems if asked.
     #[command(after_help = super::perf::HELP)]
-    Perf(super::perf::PerfArgs),
+    Perf(Box<super::perf::PerfArgs>),
 }
 
 const RUN_HELP: &str = "Examples:

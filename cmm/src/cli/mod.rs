@@ -57,6 +57,12 @@ pub fn main() -> ExitCode {
     end_when_nobody_reads();
     let cli = Cli::parse();
     let level = ["warn", "info", "debug"][usize::from(cli.verbose.min(2))];
+    // Faults that are measured are in the report; a worker need not warn of them as well.
+    let level = if matches!(&cli.command, Command::Perf(args) if args.is_worker()) {
+        &format!("{level},cl::inject=error")
+    } else {
+        level
+    };
     let filter = EnvFilter::try_from_env("GHIDRAH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

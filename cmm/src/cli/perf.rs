@@ -1,13 +1,15 @@
 //! `ghidrah perf`: the arguments, and what is done with the report. The work is `ghidrah-perf`'s.
 
+mod outputs;
+
 use super::{Failure, Outcome};
+use cl::Injection;
 use clap::Args;
 use ghidrah_perf::case::{self, Contents, Effort, Layer, Link, Pacing, Transport, Workload};
-use ghidrah_perf::peers::{Peer, Peers};
+use ghidrah_perf::peers::{Peer, PeerError, Peers};
 use ghidrah_perf::plan::{Metric, Plan, Progress, Subject};
-use ghidrah_perf::report::Report;
 use ghidrah_perf::run::{Launcher, Place};
-use ghidrah_perf::{Case, sizes, table, worker};
+use ghidrah_perf::{Case, sizes, supported, table, worker};
 use std::io::{IsTerminal, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -23,43 +25,51 @@ const SENDERS: u32 = 8;
 const SENDERS_MAX: u32 = 64;
 
 pub(super) const HELP: &str = "What is measured:
-  lat     ping-pong: half the round trip, percentiles; the mean is of a batch without reading the clock
+  lat     ping-pong: half the round trip, percentiles; the mean is of a batch
+          without reading the clock
   bw      one way, a window of messages under way: bytes per second that arrive
   rate    the same, messages per second
-  incast  several senders to one receiver: bytes per second, and the slowest sender by the mean
+  incast  several senders to one receiver: bytes per second, and the slowest
+          sender by the mean
   table   the project's table of goals, against everybody
 
 Examples:
-  ghidrah perf lat                                      cl over UDP, 8 B to 64 KiB
-  ghidrah perf lat --size 8-8K --against udp,ucx        beside a bare socket and UCX, with ratios
-  ghidrah perf lat --park --against udp                 asleep while nothing arrives
-  ghidrah perf rate --size 64 --window 64 --time 2      two seconds each
+  ghidrah perf lat                                cl over UDP, 8 B to 64 KiB
+  ghidrah perf lat --size 8-8K --against udp,ucx  beside a bare socket and UCX
+  ghidrah perf lat --park --against udp           asleep while nothing arrives
+  ghidrah perf rate --size 64 --window 64 --time 2
   ghidrah perf bw --size 64K,1M --transport mio --json
   ghidrah perf incast --senders 16
-  ghidrah perf lat --layer rcl --transport shm          reliable messages through shared memory
-  ghidrah perf lat --transport xdp                      AF_XDP, between two network namespaces (root)
+  ghidrah perf bw --layer rcl --faults drop=1%    on a network that loses
+  ghidrah perf lat --layer rcl --transport shm    through shared memory
+  ghidrah perf lat --transport xdp                AF_XDP on a veth pair (root)
+  ghidrah perf lat --transport ofi                libfabric, where built in
   ghidrah perf lat --csv lat.csv --svg lat.svg
-  ghidrah perf --listen 10.0.0.2:7000                   on one host,
-  ghidrah perf lat --connect 10.0.0.2:7000              and on another
+  ghidrah perf --listen 10.0.0.2:7000             on one host,
+  ghidrah perf lat --connect 10.0.0.2:7000        and on another
   ghidrah perf table --into docs/PERFORMANCE.md
 
-Two processes are started, one on each of the first two processors (--cores). With --against every round
-measures everybody in turn; a ratio is the median of the rounds' ratios. --listen lets whoever reaches the
-port use the processor: for networks one trusts.
-A busy machine measures itself: `echo -20 > /proc/self/autogroup` in the shell helps (not with MPI ranks in it).";
+Two processes are started, one on each of the first two processors (--cores).
+With --against every round measures everybody in turn; a ratio is the median
+of the rounds' ratios. A figure with a question mark rests on few samples.
+--listen lets whoever reaches the port use the processor: for networks one
+trusts. Ctrl-C ends everything that was started.
+
+A busy machine measures itself: `echo -20 > /proc/self/autogroup` in the shell
+helps (not with MPI ranks in it).";
 
 /// `perf`
 #[derive(Debug, Args)]
 pub struct PerfArgs {
     /// What to measure: lat, bw, rate, incast; or table.
-    #[arg(required_unless_present_any = ["listen", "worker"], value_parser = What::parse)]
+    #[arg(required_unless_present_any = ["listen", "worker"], value_parser = What::parse, value_name = "lat|bw|rate|incast|table")]
     what: Option<What>,
-    /// The layer: cl or rcl.
-    #[arg(long, default_value = "cl", value_parser = parse_layer)]
-    layer: Layer,
-    /// What carries the messages: udp, mio, uring, shm, xdp.
-    #[arg(long, default_value = "udp")]
-    transport: Transport,
+    /// The layer: cl or rcl; by default cl.
+    #[arg(long, value_parser = parse_layer)]
+    layer: Option<Layer>,
+    /// What carries the messages: udp, mio, uring, shm, xdp, ofi; by default udp.
+    #[arg(long)]
+    transport: Option<Transport>,
     /// Between two network namespaces joined by a pair of virtual Ethernet devices; needs root. With
     /// --transport xdp that is so anyway, unless there is --connect.
     #[arg(long, conflicts_with_all = ["connect", "against"])]
@@ -89,23 +99,29 @@ pub struct PerfArgs {
     /// Contents are copied from and into memory of the program's own (the default for bw).
     #[arg(long)]
     copied: bool,
-    /// Senders of an incast.
-    #[arg(long, value_name = "N", default_value_t = SENDERS, value_parser = clap::value_parser!(u32).range(1..=i64::from(SENDERS_MAX)))]
-    senders: u32,
+    /// Senders of an incast; by default 8.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(SENDERS_MAX)))]
+    senders: Option<u32>,
+    /// Lose, corrupt, duplicate, reorder, delay datagrams on purpose: drop=1%,delay=2ms@5%,seed=7. By default
+    /// what GHIDRAH_CL_FAULTS says.
+    #[arg(long, value_name = "FAULTS", conflicts_with = "against")]
+    faults: Option<Injection>,
     /// The processors of the sending and the receiving side.
     #[arg(long, value_name = "A,B", value_parser = parse_cores)]
     cores: Option<[usize; 2]>,
     /// Measure these beside us in the same run: ucx, libfabric, zeromq, udp, iceoryx2.
     #[arg(long, value_name = "PEERS", value_delimiter = ',')]
     against: Vec<Peer>,
-    /// Serve the receiving side to other hosts, until Ctrl-C.
-    #[arg(long, value_name = "ADDR", conflicts_with_all = ["what", "connect"])]
+    /// Serve the receiving side to other hosts, until Ctrl-C; they say what is measured.
+    #[arg(long, value_name = "ADDR", conflicts_with_all = [
+        "what", "layer", "transport", "veth", "size", "against", "connect", "faults", "quick", "into", "json", "csv", "svg",
+    ])]
     listen: Option<SocketAddr>,
     /// Let the host that listens there be the receiving side.
     #[arg(long, value_name = "ADDR", conflicts_with = "against")]
     connect: Option<SocketAddr>,
     /// With table: one short round, to see that all can be measured.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["time", "iters", "repeat"])]
     quick: bool,
     /// With table: write it into this document, between its markers.
     #[arg(long, value_name = "FILE")]
@@ -122,6 +138,13 @@ pub struct PerfArgs {
     /// Be a worker of another `ghidrah perf`.
     #[arg(long, hide = true)]
     worker: bool,
+}
+
+impl PerfArgs {
+    /// Whether this process is started by another `ghidrah perf`.
+    pub(super) fn is_worker(&self) -> bool {
+        self.worker
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,16 +194,21 @@ pub(super) fn perf(args: &PerfArgs) -> Outcome {
     }
     let peers = Peers::default();
     let plan = plan(args, &peers)?;
+    outputs::check(args)?;
     let program = std::env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
     let launcher = Launcher { program, args: vec!["perf".into(), "--worker".into()] };
     let mut place = Place { remote: args.connect, ..Place::here(launcher) };
     if let Some(cores) = args.cores {
         place.cores = cores.map(Some);
     }
+    for case in plan.subjects.iter().map(Subject::case) {
+        supported::at(case, &place)?;
+        supported::in_environment(case)?;
+    }
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
     let report = plan.measure(&format!("ghidrah {command}"), &place, &peers, show_progress);
     clear_progress();
-    show(args, &report)
+    outputs::show(args, &report)
 }
 
 fn listen(addr: SocketAddr) -> Outcome {
@@ -199,10 +227,13 @@ fn plan(args: &PerfArgs, peers: &Peers) -> Result<Plan, Failure> {
     };
     let rounds = args.repeat.unwrap_or(ROUNDS);
     let workload = match args.what.expect("clap requires it") {
-        What::Table if args.quick => return Ok(table::quick()),
-        What::Table => return Ok(table::plan(rounds, effort)),
+        What::Table => {
+            refuse_for_table(args)?;
+            return Ok(if args.quick { table::quick() } else { table::plan(rounds, effort) });
+        }
         What::One(workload) => workload,
     };
+    refuse_for(workload, args)?;
     let default_sizes = match workload {
         Workload::Lat => "8,64,1K,8K,64K",
         Workload::Rate => "8,64,1K",
@@ -210,13 +241,18 @@ fn plan(args: &PerfArgs, peers: &Peers) -> Result<Plan, Failure> {
         Workload::Incast => "1K",
     };
     let sizes = sizes::parse(args.size.as_deref().unwrap_or(default_sizes)).map_err(|e| e.to_string())?;
-    let veth = args.veth || (args.transport == Transport::Xdp && args.connect.is_none());
+    let transport = args.transport.unwrap_or(Transport::Udp);
+    let veth = args.veth || (transport == Transport::Xdp && args.connect.is_none());
+    let faults = match args.faults {
+        Some(faults) => Some(faults).filter(|injection| !injection.faults.is_none()),
+        None => supported::faults_of_environment()?,
+    };
     let mut plan = Plan::new(rounds);
     for size in sizes {
         let case = Case {
             workload,
-            layer: args.layer,
-            transport: args.transport,
+            layer: args.layer.unwrap_or(Layer::Cl),
+            transport,
             link: if veth { Link::Veth } else { Link::Host },
             size,
             window: args.window.unwrap_or_else(|| case::default_window(size)),
@@ -226,12 +262,18 @@ fn plan(args: &PerfArgs, peers: &Peers) -> Result<Plan, Failure> {
                 (true, ..) | (_, false, Workload::Bw) => Contents::Copied,
                 _ => Contents::Loaned,
             },
-            senders: if workload == Workload::Incast { args.senders } else { 1 },
+            senders: if workload == Workload::Incast { args.senders.unwrap_or(SENDERS) } else { 1 },
             effort,
+            faults,
         };
         plan.add(Subject::Ours(case));
         for peer in &args.against {
-            peers.check(*peer, &case).map_err(|error| error.to_string())?;
+            match peers.check(*peer, &case) {
+                Ok(()) => {}
+                // Nobody has asked for this size.
+                Err(PeerError::TooLong { .. }) if args.size.is_none() => continue,
+                Err(error) => return Err(error.to_string().into()),
+            }
             for metric in Metric::of(workload) {
                 let (goal, floor) = table::limits(&case, *peer, *metric);
                 plan.compare(Subject::Ours(case), Subject::Peer(*peer, case), *metric, goal, floor);
@@ -241,30 +283,42 @@ fn plan(args: &PerfArgs, peers: &Peers) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
-fn show(args: &PerfArgs, report: &Report) -> Outcome {
-    let write = |path: &PathBuf, text: &str| {
-        std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
-    };
-    if args.json {
-        println!("{}", report.json());
+/// The table says itself what is measured.
+fn refuse_for_table(args: &PerfArgs) -> Outcome {
+    let given = [
+        ("--layer", args.layer.is_some()),
+        ("--transport", args.transport.is_some()),
+        ("--veth", args.veth),
+        ("--size", args.size.is_some()),
+        ("--window", args.window.is_some()),
+        ("--park", args.park),
+        ("--loaned", args.loaned),
+        ("--copied", args.copied),
+        ("--senders", args.senders.is_some()),
+        ("--against", !args.against.is_empty()),
+        ("--connect", args.connect.is_some()),
+        ("--faults", args.faults.is_some() || supported::faults_of_environment()?.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((name, _)) => Err(format!("the table says itself what is measured: leave {name} out").into()),
+        None => Ok(()),
+    }
+}
+
+/// What would be ignored is refused.
+fn refuse_for(workload: Workload, args: &PerfArgs) -> Outcome {
+    let what = if args.into.is_some() {
+        "--into is for table"
+    } else if args.quick {
+        "--quick is for table"
+    } else if args.senders.is_some() && workload != Workload::Incast {
+        "--senders is for incast"
+    } else if args.window.is_some() && workload == Workload::Lat {
+        "lat has one message under way: leave --window out"
     } else {
-        print!("{}", report.text());
-    }
-    if let Some(path) = &args.csv {
-        write(path, &report.csv())?;
-    }
-    if let Some(path) = &args.svg {
-        write(path, &report.svg().ok_or_else(|| "there is nothing to draw".to_owned())?)?;
-    }
-    if let Some(path) = &args.into {
-        let document = std::fs::read_to_string(path)
-            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        write(path, &report.insert_into(&document)?)?;
-    }
-    match report.errors() {
-        errors if errors.is_empty() => Ok(()),
-        errors => Err(format!("not measured:\n  {}", errors.join("\n  ")).into()),
-    }
+        return Ok(());
+    };
+    Err(what.to_owned().into())
 }
 
 fn show_progress(progress: &Progress) {

@@ -5,7 +5,9 @@ mod of_rcl;
 
 use crate::case::{Case, Link, Transport};
 use crate::veth;
-use cl::{Buf, EndpointConfig, SharedMemory, SharedMemoryConfig, TransportChoice, TransportKind};
+use cl::{
+    Buf, EndpointConfig, OfiProvider, SharedMemory, SharedMemoryConfig, TransportChoice, TransportKind,
+};
 use cl_base::PeerId;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -142,7 +144,9 @@ fn cl_config(case: &Case, me: PeerId, bind: IpAddr) -> Result<EndpointConfig, St
         Transport::Uring => (TransportChoice::Uring, SharedMemory::Never),
         Transport::Shm => (TransportChoice::Auto, SharedMemory::Auto(SharedMemoryConfig::default())),
         Transport::Xdp => (TransportChoice::Xdp, SharedMemory::Never),
+        Transport::Ofi => (TransportChoice::Ofi(OfiProvider::BEST), SharedMemory::Never),
     };
     let mtu = (case.link == Link::Veth).then_some(veth::MTU);
-    Ok(EndpointConfig { transport, shared_memory, mtu, ..EndpointConfig::new(me, SocketAddr::new(bind, 0)) })
+    let defaults = EndpointConfig::new(me, SocketAddr::new(bind, 0));
+    Ok(EndpointConfig { transport, shared_memory, mtu, faults: case.faults, ..defaults })
 }

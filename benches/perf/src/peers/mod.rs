@@ -50,6 +50,16 @@ pub enum PeerError {
         /// What was to be compared.
         what: String,
     },
+    /// It cannot send messages of this size.
+    #[error("{peer} cannot send {size} bytes: {most} are the most")]
+    TooLong {
+        /// Who.
+        peer: Peer,
+        /// Bytes to be sent.
+        size: usize,
+        /// Bytes that can be.
+        most: usize,
+    },
     /// Its program failed.
     #[error("{program}: {why}")]
     Failed {
@@ -69,7 +79,9 @@ enum Medium {
 
 fn medium(case: &Case) -> Medium {
     match case.transport {
-        Transport::Udp | Transport::Mio | Transport::Uring | Transport::Xdp => Medium::Network,
+        Transport::Udp | Transport::Mio | Transport::Uring | Transport::Xdp | Transport::Ofi => {
+            Medium::Network
+        }
         Transport::Shm => Medium::Memory,
     }
 }
@@ -94,6 +106,7 @@ impl Peer {
     fn comparable(self, case: &Case) -> Result<(), PeerError> {
         let fits = case.workload != Workload::Incast
             && case.link == Link::Host
+            && case.faults.is_none()
             && case.transport != Transport::Xdp
             && match self {
                 Peer::Ucx | Peer::Libfabric | Peer::Zeromq => true,
@@ -104,12 +117,18 @@ impl Peer {
             return Ok(());
         }
         let what = match case.link {
+            _ if case.faults.is_some() => {
+                format!("{} with faults, which happen to nobody but us", case.workload)
+            }
             Link::Host => format!("{} over {}", case.workload, case.transport),
             Link::Veth => format!("{} over a veth pair", case.workload),
         };
         Err(PeerError::Incomparable { peer: self, what })
     }
 }
+
+/// The longest contents of a UDP datagram over IPv4.
+const DATAGRAM_MAX: usize = 65_507;
 
 /// Where the peers' programs are.
 #[derive(Clone, Debug)]
@@ -137,6 +156,9 @@ impl Peers {
     /// [`PeerError`] names what is missing and the command that installs it.
     pub fn check(&self, peer: Peer, case: &Case) -> Result<(), PeerError> {
         peer.comparable(case)?;
+        if peer == Peer::Udp && case.size > DATAGRAM_MAX {
+            return Err(PeerError::TooLong { peer, size: case.size, most: DATAGRAM_MAX });
+        }
         match peer {
             Peer::Ucx => ucx::check(),
             _ => self.find(peer).map(drop),
@@ -149,10 +171,12 @@ impl Peers {
     /// [`PeerError`].
     pub fn measure(&self, peer: Peer, case: &Case, cores: [Option<usize>; 2]) -> Result<Figures, PeerError> {
         self.check(peer, case)?;
-        match peer {
-            Peer::Ucx => ucx::measure(case, cores),
-            _ => built::measure(peer, &self.find(peer)?, case, cores),
-        }
+        let mut figures = match peer {
+            Peer::Ucx => ucx::measure(case, cores)?,
+            _ => built::measure(peer, &self.find(peer)?, case, cores)?,
+        };
+        figures.samples.get_or_insert(iterations(case) as f64);
+        Ok(figures)
     }
 
     /// The version of `peer` as it says itself; a hint if it does not.

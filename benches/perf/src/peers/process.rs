@@ -1,7 +1,7 @@
 //! Running other people's programs: output, deadline, end.
 
 use super::PeerError;
-use std::io::Read;
+use std::io::{self, Read};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -27,19 +27,35 @@ pub(super) fn show(command: &Command) -> String {
     words.map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
+/// `command`, for a process that does not outlive this one, however this one ends.
+fn dying_with_us(command: &Command) -> Command {
+    let mut dying = Command::new("setpriv");
+    dying.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => dying.env(name, value),
+            None => dying.env_remove(name),
+        };
+    }
+    dying
+}
+
+fn start(command: &mut Command) -> Result<Started, PeerError> {
+    let child = command.spawn().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => failed(command, "setpriv is missing; apt-get install util-linux"),
+        _ => failed(command, error),
+    })?;
+    Ok(Started { child })
+}
+
 fn failed(command: &Command, why: impl ToString) -> PeerError {
     PeerError::Failed { program: show(command), why: why.to_string() }
 }
 
 /// Starts a server whose output nobody wants, and waits until it listens at TCP port `port`.
 pub(super) fn start_server(command: &mut Command, port: u16, within: Duration) -> Result<Started, PeerError> {
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| failed(command, error))?;
-    let mut started = Started { child };
+    let mut dying = dying_with_us(command);
+    let mut started = start(dying.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
     let deadline = Instant::now() + within;
     while !listens(port) {
         if let Ok(Some(status)) = started.child.try_wait() {
@@ -74,12 +90,8 @@ pub(super) fn free_port() -> Option<u16> {
 
 /// What a program prints. It is ended if it takes longer than `within`.
 pub(super) fn output(command: &mut Command, within: Duration) -> Result<String, PeerError> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| failed(command, error))?;
+    let mut dying = dying_with_us(command);
+    let mut started = start(dying.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
     let collect = |from: Box<dyn Read + Send>| {
         let (tell, told) = mpsc::channel();
         std::thread::spawn(move || {
@@ -89,9 +101,8 @@ pub(super) fn output(command: &mut Command, within: Duration) -> Result<String, 
         });
         told
     };
-    let out = collect(Box::new(child.stdout.take().expect("it is a pipe")));
-    let err = collect(Box::new(child.stderr.take().expect("it is a pipe")));
-    let mut started = Started { child };
+    let out = collect(Box::new(started.child.stdout.take().expect("it is a pipe")));
+    let err = collect(Box::new(started.child.stderr.take().expect("it is a pipe")));
     let Ok(text) = out.recv_timeout(within) else {
         return Err(failed(command, format!("did not end within {} s", within.as_secs())));
     };

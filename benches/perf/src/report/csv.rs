@@ -9,7 +9,7 @@ impl Report {
     /// nanoseconds, rates per second; what is not known is empty.
     pub fn csv(&self) -> String {
         let mut text = format!(
-            "who,link,workload,size,window,pacing,contents,senders,round,{}\n",
+            "who,link,workload,size,window,pacing,contents,senders,faults,round,{}\n",
             Figures::NAMES.join(",")
         );
         for result in &self.results {
@@ -17,7 +17,7 @@ impl Report {
             for (round, figures) in result.runs.iter().enumerate() {
                 let _ = write!(
                     text,
-                    "{},{},{},{},{},{},{},{},{}",
+                    "{},{},{},{},{},{},{},{},{},{}",
                     result.who,
                     case.link,
                     case.workload,
@@ -26,6 +26,8 @@ impl Report {
                     case.pacing,
                     case.contents,
                     case.senders,
+                    // Quoted, for faults are a list with commas.
+                    case.faults.map_or(String::new(), |faults| format!("\"{faults}\"")),
                     round + 1
                 );
                 for value in figures.values() {

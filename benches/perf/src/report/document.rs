@@ -1,6 +1,6 @@
 //! For a document: a table in Markdown, put between two markers.
 
-use super::text::{microseconds, name, ratio};
+use super::text::{DOUBT, doubt, microseconds, name, ratio};
 use super::{Report, Results};
 use crate::plan::Metric;
 use crate::sizes;
@@ -38,7 +38,11 @@ impl Report {
                 figure(ours, c.metric),
                 name(rival),
                 figure(rival, c.metric),
-                c.ratio.map_or("-".to_owned(), |r| format!("**{}**", ratio(r))),
+                c.ratio.map_or("-".to_owned(), |r| format!(
+                    "**{}**{}",
+                    ratio(r),
+                    doubt(c.is_doubtful(&self.results))
+                )),
                 match (c.least, c.greatest) {
                     (Some(least), Some(greatest)) => format!("{least:.2} to {greatest:.2}"),
                     _ => String::new(),
@@ -47,6 +51,9 @@ impl Report {
                 limit(c.floor),
                 c.verdict
             );
+        }
+        if self.comparisons.iter().any(|c| c.is_doubtful(&self.results)) {
+            let _ = write!(text, "\n{DOUBT}\n");
         }
         for why in self.errors() {
             let _ = write!(text, "\nNot measured: {why}.\n");
@@ -59,11 +66,25 @@ impl Report {
     /// # Errors
     /// If it has not both markers, in order.
     pub fn insert_into(&self, document: &str) -> Result<String, String> {
-        let missing = || format!("the document has no lines {BEGIN:?} and {END:?} to put the table between");
-        let (before, rest) = document.split_once(BEGIN).ok_or_else(missing)?;
-        let (_, after) = rest.split_once(END).ok_or_else(missing)?;
+        let [before, after] = around(document)?;
         Ok(format!("{before}{BEGIN}\n\n{}\n{END}{after}", self.markdown()))
     }
+}
+
+/// Whether a table can be put into `document`.
+///
+/// # Errors
+/// As [`Report::insert_into`].
+pub fn check(document: &str) -> Result<(), String> {
+    around(document).map(drop)
+}
+
+/// What stands before and behind the table in `document`.
+fn around(document: &str) -> Result<[&str; 2], String> {
+    let missing = || format!("the document has no lines {BEGIN:?} and {END:?} to put the table between");
+    let (before, rest) = document.split_once(BEGIN).ok_or_else(missing)?;
+    let (_, after) = rest.split_once(END).ok_or_else(missing)?;
+    Ok([before, after])
 }
 
 fn figure(result: &Results, metric: Metric) -> String {

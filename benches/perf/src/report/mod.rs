@@ -1,11 +1,12 @@
 //! What was measured, and how it compares: as text, JSON, CSV, a plot and a table for a document.
 
 mod csv;
-mod document;
+pub mod document;
 mod svg;
 mod text;
 
 use crate::case::Case;
+use crate::faults::Injected;
 use crate::machine::Machine;
 use crate::plan::{Comparison, Metric, Subject};
 use crate::stats::{Figures, median};
@@ -47,11 +48,25 @@ pub struct Results {
     pub runs: Vec<Figures>,
     /// Their medians.
     pub median: Figures,
+    /// What was done on purpose to the datagrams of both sides, in all rounds.
+    pub injected: Injected,
+    /// The percentiles that rest on few samples, by their names in [`Figures::NAMES`].
+    pub doubtful: Vec<&'static str>,
     /// Why it was not measured, or not to the end.
     pub error: Option<String>,
 }
 
 impl Results {
+    /// Whether the figure that `metric` is about rests on few samples.
+    pub fn doubts(&self, metric: Metric) -> bool {
+        let name = match metric {
+            Metric::P50 => "p50_ns",
+            Metric::P99 => "p99_ns",
+            Metric::Rate | Metric::Bandwidth => return false,
+        };
+        self.doubtful.contains(&name)
+    }
+
     /// None yet.
     pub fn new(subject: &Subject) -> Results {
         Results {
@@ -61,6 +76,8 @@ impl Results {
             via: String::new(),
             runs: Vec::new(),
             median: Figures::default(),
+            injected: Injected::default(),
+            doubtful: Vec::new(),
             error: None,
         }
     }
@@ -132,6 +149,11 @@ pub struct Compared {
 }
 
 impl Compared {
+    /// Whether one of the two figures rests on few samples.
+    pub fn is_doubtful(&self, results: &[Results]) -> bool {
+        [self.ours, self.rival].iter().any(|i| results[*i].doubts(self.metric))
+    }
+
     /// Works out the ratios of `comparison`.
     pub fn new(comparison: &Comparison, results: &[Results]) -> Compared {
         let Comparison { ours, rival, metric, goal, floor } = *comparison;

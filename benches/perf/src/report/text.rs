@@ -9,6 +9,9 @@ impl Report {
     /// A table of the figures, what is to be known about them, and a table of the ratios.
     pub fn text(&self) -> String {
         let mut text = String::new();
+        if self.results.iter().all(|result| result.runs.is_empty()) {
+            return text; // the errors say it all
+        }
         let Report { machine, rounds, clock_cost_ns, .. } = self;
         let _ = writeln!(text, "{machine}");
         let peers: String =
@@ -28,6 +31,18 @@ impl Report {
             text.push('\n');
             text += &self.ratios();
         }
+        if self.results.iter().any(|result| !result.doubtful.is_empty()) {
+            let _ = write!(text, "\n{DOUBT}\n");
+        }
+        let injected: Vec<String> = self
+            .results
+            .iter()
+            .filter(|result| result.case.faults.is_some() && !result.runs.is_empty())
+            .map(|r| format!("injected, {}, {}: {}\n", name(r), sizes::show(r.case.size), r.injected))
+            .collect();
+        if !injected.is_empty() {
+            let _ = write!(text, "\n{}", injected.concat());
+        }
         let mut vias: Vec<String> = Vec::new();
         for result in self.results.iter().filter(|r| !r.via.is_empty()) {
             let via = format!("{}, {}: {}", result.who, result.case.pacing, result.via);
@@ -43,7 +58,7 @@ impl Report {
 
     fn figures(&self, workload: Workload) -> String {
         let heading: &[&str] = match workload {
-            Workload::Lat => &["P50 us", "P90", "P99", "P99.9", "MAX", "MEAN", "LOST"],
+            Workload::Lat => &["P50 us", "P90", "P99", "P99.9", "MAX", "MEAN", "LOST", "SAMPLES"],
             Workload::Incast => &["M/s", "GB/s", "LOST", "SLOWEST/MEAN"],
             Workload::Bw | Workload::Rate => &["M/s", "GB/s", "LOST"],
         };
@@ -63,7 +78,7 @@ impl Report {
                     format!("{} {}", c.metric, name(ours)),
                     sizes::show(ours.case.size),
                     name(rival),
-                    c.ratio.map_or("-".to_owned(), ratio),
+                    c.ratio.map_or("-".to_owned(), |r| ratio(r) + doubt(c.is_doubtful(&self.results))),
                     match (c.least, c.greatest) {
                         (Some(least), Some(greatest)) => format!("{least:.2} to {greatest:.2}"),
                         _ => String::new(),
@@ -89,7 +104,7 @@ fn workload_name(workload: Workload) -> &'static str {
 
 /// Who, and what is particular about the case.
 pub(super) fn name(result: &Results) -> String {
-    let Case { pacing, contents, window, senders, workload, link, .. } = result.case;
+    let Case { pacing, contents, window, senders, workload, link, faults, .. } = result.case;
     let mut name = result.who.clone();
     if result.ours {
         if link == Link::Veth {
@@ -101,6 +116,9 @@ pub(super) fn name(result: &Results) -> String {
         if contents == Contents::Copied {
             name += ", copied";
         }
+        if let Some(faults) = faults {
+            name += &format!(", {faults}");
+        }
         match workload {
             Workload::Lat => {}
             Workload::Bw | Workload::Rate => name += &format!(", window {window}"),
@@ -108,6 +126,15 @@ pub(super) fn name(result: &Results) -> String {
         }
     }
     name
+}
+
+/// What is said about figures that are marked by [`doubt`].
+pub(super) const DOUBT: &str = "? Fewer than 10 samples a run lie beyond this percentile: by chance it may be anything. \
+                                A longer --time, or more --iters, gives more.";
+
+/// The mark of a figure that rests on few samples.
+pub(super) fn doubt(doubtful: bool) -> &'static str {
+    if doubtful { "?" } else { "" }
 }
 
 /// A ratio with as many places as mean something.
@@ -129,16 +156,13 @@ fn row(result: &Results) -> Vec<String> {
     };
     match result.case.workload {
         Workload::Lat => {
-            let times = [
-                figures.p50_ns,
-                figures.p90_ns,
-                figures.p99_ns,
-                figures.p999_ns,
-                figures.max_ns,
-                figures.mean_ns,
-            ];
-            row.extend(times.map(|ns| ns.map_or("-".to_owned(), microseconds)));
+            let times = ["p50_ns", "p90_ns", "p99_ns", "p999_ns", "max_ns", "mean_ns"];
+            row.extend(times.map(|name| {
+                let time = figures.get(name).map(microseconds);
+                time.map_or("-".to_owned(), |time| time + doubt(result.doubtful.contains(&name)))
+            }));
             row.push(part(figures.loss));
+            row.push(figures.samples.map_or("-".to_owned(), |samples| format!("{samples:.0}")));
         }
         workload => {
             row.push(figures.rate.map_or("-".to_owned(), |r| format!("{:.3}", r / 1e6)));

@@ -169,6 +169,7 @@ impl Source {
                 let (since, received) = self.began;
                 let rate = (self.credit.received - received) as f64 / now.duration_since(since).as_secs_f64();
                 self.figures.rate = Some(rate);
+                self.figures.samples = Some((self.credit.received - received) as f64);
                 self.figures.bandwidth = Some(rate * self.messages.size as f64);
                 self.part = Part::Draining;
                 self.silent_ticks = 0;
