@@ -367,12 +367,9 @@ impl Endpoint {
                 SHARED_IN_A_ROW.. => max - max / 4,
                 _ => max,
             };
-            count = shm.visit(budget, &mut self.stats, |_, from, addr, contents| {
-                each(Message { from, addr, contents })
-            });
+            count = shm.visit(budget, |_, from, addr, contents| each(Message { from, addr, contents }));
             if count > 0 {
                 self.rhythm.shared_is_used = true;
-                self.stats.shared_received += count as u64;
             }
             self.rhythm.in_a_row = if budget < max { 0 } else { self.rhythm.in_a_row + count as u32 };
         }
@@ -388,9 +385,9 @@ impl Endpoint {
                 each(Message { from, addr, contents });
             });
             self.rhythm.looked_at_network(seen > 0);
+            self.stats.messages_received += seen as u64;
             count += seen;
         }
-        self.stats.messages_received += count as u64;
         count
     }
 
@@ -516,16 +513,9 @@ impl Endpoint {
         let Some(shm) = &mut self.shm else {
             return Err(SendError { buf, reason: Refusal::Unresolved });
         };
-        let len = buf.len() as u64;
-        let sent = shm.send(channel, buf, &mut self.stats.copies);
+        let sent = shm.send(channel, buf);
         self.rhythm.shared_is_used = true;
-        if sent.is_ok() {
-            self.stats.messages_sent += 1;
-            self.stats.shared_sent += 1;
-            self.stats.bytes_sent += len;
-        } else {
-            self.stats.sends_refused += 1;
-        }
+        self.stats.sends_refused += u64::from(sent.is_err());
         sent
     }
 
@@ -538,16 +528,14 @@ impl Endpoint {
         contents: &[u8],
     ) -> Result<(), Refusal> {
         let Some(shm) = &mut self.shm else { return Err(Refusal::Unresolved) };
-        self.rhythm.shared_is_used = true;
-        if let Err(refusal) = shm.send_copy(channel, word, contents) {
-            self.stats.sends_refused += 1;
-            return Err(refusal);
+        if !self.rhythm.shared_is_used {
+            self.rhythm.shared_is_used = true;
         }
-        self.stats.messages_sent += 1;
-        self.stats.shared_sent += 1;
-        self.stats.bytes_sent += contents.len() as u64;
-        self.stats.copies += 1;
-        Ok(())
+        let sent = shm.send_copy(channel, word, contents);
+        if sent.is_err() {
+            self.stats.sends_refused += 1;
+        }
+        sent
     }
 
     /// Faults injected on purpose so far, if any were asked for ([`EndpointConfig::faults`]).

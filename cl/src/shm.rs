@@ -29,6 +29,7 @@ use rustix::event::epoll;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// Processes to share memory with at once; to further ones the messages go by the network. More than a
@@ -45,7 +46,7 @@ const BELL: u64 = u64::MAX - 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelId {
     index: u32,
-    birth: u32,
+    birth: NonZeroU32,
 }
 
 /// Something has become of a channel.
@@ -61,7 +62,7 @@ pub(crate) enum ChannelEvent {
 
 #[derive(Debug)]
 struct Slot {
-    birth: u32,
+    birth: NonZeroU32,
     channel: Option<Channel>,
     /// Its end has been told.
     told: bool,
@@ -80,13 +81,16 @@ pub(crate) struct Shm {
     /// Watches the door, the bell and all connections.
     watch: OwnedFd,
     slots: Vec<Slot>,
-    births: u32,
+    /// Of the next channel.
+    births: NonZeroU32,
     /// Where the next look begins, so that every channel has its turn.
     turn: usize,
     events: VecDeque<ChannelEvent>,
     asleep: bool,
     /// What went through channels that are no more.
     past_traffic: Vec<(PeerId, Traffic)>,
+    /// What the channels no longer count: they are gone, or have told it.
+    counted: Traffic,
     /// Channels with messages for which no bell has been rung yet.
     unrung: Vec<u32>,
 }
@@ -113,11 +117,12 @@ impl Shm {
             bell,
             watch,
             slots: Vec::new(),
-            births: 0,
+            births: NonZeroU32::MIN,
             turn: 0,
             events: VecDeque::new(),
             asleep: false,
             past_traffic: Vec::new(),
+            counted: Traffic::default(),
             unrung: Vec::new(),
         })
     }
@@ -145,7 +150,7 @@ impl Shm {
         let index = match self.slots.iter().position(|slot| slot.channel.is_none()) {
             Some(index) => index,
             None if self.slots.len() < CHANNELS_MAX => {
-                self.slots.push(Slot { birth: 0, channel: None, told: false });
+                self.slots.push(Slot { birth: NonZeroU32::MIN, channel: None, told: false });
                 self.slots.len() - 1
             }
             None => return Err(io::Error::other("memory is shared with too many processes")),
@@ -157,9 +162,10 @@ impl Shm {
         let data = epoll::EventData::new_u64(index as u64);
         epoll::add(&self.watch, &*channel.link, data, epoll::EventFlags::IN | epoll::EventFlags::RDHUP)?;
         channel.set_asleep(self.asleep);
-        self.births += 1;
-        self.slots[index] = Slot { birth: self.births, channel: Some(channel), told: false };
-        Ok(ChannelId { index: index as u32, birth: self.births })
+        let birth = self.births;
+        self.births = birth.checked_add(1).expect("fewer than four thousand million channels");
+        self.slots[index] = Slot { birth, channel: Some(channel), told: false };
+        Ok(ChannelId { index: index as u32, birth })
     }
 
     #[inline]
@@ -175,15 +181,13 @@ impl Shm {
 
     /// Hands a message over; the bell is rung by [`Shm::flush`].
     #[inline]
-    pub(crate) fn send(&mut self, id: ChannelId, buf: Buf, copies: &mut u64) -> Result<(), SendError> {
+    pub(crate) fn send(&mut self, id: ChannelId, buf: Buf) -> Result<(), SendError> {
         let copy_max = self.copy_max;
         let Some(channel) = self.channel(id) else {
             return Err(SendError { buf, reason: Refusal::Unresolved });
         };
-        let len = buf.len();
-        match channel.send(buf, copy_max, copies) {
+        match channel.send(buf, copy_max) {
             Ok(()) => {
-                channel.traffic.sent(len);
                 self.note_unrung(id);
                 Ok(())
             }
@@ -212,7 +216,6 @@ impl Shm {
         let Some(channel) = self.channel(id) else { return Err(Refusal::Unresolved) };
         match channel.send_copy(word, contents) {
             Ok(()) => {
-                channel.traffic.sent(contents.len());
                 self.note_unrung(id);
                 Ok(())
             }
@@ -246,9 +249,8 @@ impl Shm {
             // The next one is looked at first the next time.
             self.turn = if index + 1 < count { index + 1 } else { 0 };
             let Slot { birth, channel: Some(channel), .. } = &mut self.slots[index] else { continue };
-            match channel.recv(&self.pool, &mut stats.copies) {
+            match channel.recv(&self.pool) {
                 Ok(buf) => {
-                    channel.traffic.received(buf.len());
                     let id = ChannelId { index: index as u32, birth: *birth };
                     return Some((id, channel.peer, channel.addr, buf));
                 }
@@ -265,7 +267,6 @@ impl Shm {
     pub(crate) fn visit(
         &mut self,
         max: usize,
-        stats: &mut Stats,
         mut each: impl FnMut(ChannelId, PeerId, SocketAddr, &[u8]),
     ) -> usize {
         let channels = self.slots.len();
@@ -278,9 +279,7 @@ impl Shm {
             };
             let (id, peer, addr) =
                 (ChannelId { index: index as u32, birth: *birth }, channel.peer, channel.addr);
-            let Stats { bytes_received, copies, .. } = stats;
-            let (seen, trouble) =
-                channel.visit(max - count, bytes_received, copies, |contents| each(id, peer, addr, contents));
+            let (seen, trouble) = channel.visit(max - count, |contents| each(id, peer, addr, contents));
             count += seen;
             if trouble == Some(Trouble::Broken) {
                 channel.state = State::Broken;
@@ -374,6 +373,7 @@ impl Shm {
         if channel.state == State::Ended {
             let _ = epoll::delete(&self.watch, &*channel.link);
             let channel = slot.channel.take().expect("just seen");
+            self.counted.add(channel.traffic);
             // Where nobody takes it, it is not kept either.
             if self.past_traffic.len() < CHANNELS_MAX {
                 self.past_traffic.push((channel.peer, channel.traffic));
@@ -390,6 +390,8 @@ impl Shm {
     /// Adds what only this side knows to the endpoint's counters.
     pub(crate) fn count(&self, stats: &mut Stats) {
         self.door.count(&mut stats.drops);
+        self.counted.count_shared(stats);
+        self.live().for_each(|channel| channel.traffic.count_shared(stats));
     }
 
     /// What has become of the channels since the last call.
@@ -440,7 +442,9 @@ impl Shm {
     pub(crate) fn take_traffic(&mut self, mut tell: impl FnMut(PeerId, Traffic)) {
         self.past_traffic.drain(..).for_each(|(peer, traffic)| tell(peer, traffic));
         for channel in self.slots.iter_mut().filter_map(|slot| slot.channel.as_mut()) {
-            tell(channel.peer, std::mem::take(&mut channel.traffic));
+            let traffic = std::mem::take(&mut channel.traffic);
+            self.counted.add(traffic);
+            tell(channel.peer, traffic);
         }
     }
 

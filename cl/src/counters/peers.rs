@@ -2,6 +2,7 @@
 
 use super::page::PEERS_MAX;
 use super::{Kind, Label};
+use crate::Stats;
 use cl_base::{PeerId, Time};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub(crate) struct Traffic {
     bytes_sent: u64,
     messages_received: u64,
     bytes_received: u64,
+    /// Copies of ours on the way, for what goes through shared memory.
+    copies: u64,
 }
 
 impl Traffic {
@@ -43,11 +46,35 @@ impl Traffic {
         self.bytes_received += len as u64;
     }
 
-    fn add(&mut self, other: Traffic) {
+    #[inline]
+    pub(crate) fn received_copies(&mut self, messages: usize, bytes: usize) {
+        self.messages_received += messages as u64;
+        self.bytes_received += bytes as u64;
+        self.copies += messages as u64;
+    }
+
+    #[inline]
+    pub(crate) fn copied(&mut self) {
+        self.copies += 1;
+    }
+
+    /// Adds what went through shared memory to the endpoint's counters.
+    pub(crate) fn count_shared(&self, stats: &mut Stats) {
+        stats.messages_sent += self.messages_sent;
+        stats.shared_sent += self.messages_sent;
+        stats.bytes_sent += self.bytes_sent;
+        stats.messages_received += self.messages_received;
+        stats.shared_received += self.messages_received;
+        stats.bytes_received += self.bytes_received;
+        stats.copies += self.copies;
+    }
+
+    pub(crate) fn add(&mut self, other: Traffic) {
         self.messages_sent += other.messages_sent;
         self.bytes_sent += other.bytes_sent;
         self.messages_received += other.messages_received;
         self.bytes_received += other.bytes_received;
+        self.copies += other.copies;
     }
 
     pub(super) fn values(&self) -> [u64; TRAFFIC.len()] {

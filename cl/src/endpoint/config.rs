@@ -132,7 +132,8 @@ pub enum SharedMemory {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedMemoryConfig {
     /// Bytes of the ring for each peer and direction, rounded up to a power of two of at least 8 KiB. The
-    /// default of 64 KiB stays in a processor's own cache.
+    /// default of 16 KiB stays in a processor's first-level cache, with the ring of the other direction: a message of
+    /// 64 bytes then takes two thirds of the time that it takes with 64 KiB. A longer ring takes longer bursts.
     pub ring_len: usize,
     /// Messages of up to so many bytes are copied into the ring, longer ones are lent where they lie. At most
     /// 1024 (the default); 0 lends everything but empty messages.
@@ -141,7 +142,7 @@ pub struct SharedMemoryConfig {
 
 impl Default for SharedMemoryConfig {
     fn default() -> SharedMemoryConfig {
-        SharedMemoryConfig { ring_len: 64 << 10, copy_max: INLINE_MAX }
+        SharedMemoryConfig { ring_len: 16 << 10, copy_max: INLINE_MAX }
     }
 }
 

@@ -2,6 +2,7 @@ use crate::shm::ChannelId;
 use crate::transport::TransportKind;
 use cl_base::PeerId;
 use rustc_hash::FxHashMap;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -23,6 +24,8 @@ pub struct Path {
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     known: FxHashMap<PeerId, Peer>,
+    /// The peer last asked for and the channel to it: most messages go where the one before went.
+    last: Cell<Option<(PeerId, ChannelId)>>,
 }
 
 /// What is known of one.
@@ -52,6 +55,7 @@ impl Peers {
     }
 
     pub(super) fn entry(&mut self, peer: PeerId) -> &mut Peer {
+        self.last.set(None);
         self.known.entry(peer).or_default()
     }
 
@@ -65,6 +69,7 @@ impl Peers {
     }
 
     pub(super) fn forget(&mut self, peer: PeerId) {
+        self.last.set(None);
         if let Some(known) = self.known.get_mut(&peer) {
             known.addresses.clear();
             known.compare();
@@ -85,13 +90,26 @@ impl Peers {
     /// The channel to `peer`, unless its messages are to go to another address than the channel's.
     #[inline]
     pub(super) fn channel_to(&self, peer: PeerId, addr: Option<SocketAddr>) -> Option<ChannelId> {
+        match (self.last.get(), addr) {
+            (Some((last, id)), None) if last == peer => Some(id),
+            _ => self.look_up_channel(peer, addr),
+        }
+    }
+
+    fn look_up_channel(&self, peer: PeerId, addr: Option<SocketAddr>) -> Option<ChannelId> {
         let known = self.known.get(&peer)?;
         let (id, shared_addr) = known.shared?;
         let elsewhere = match addr {
             Some(addr) => addr != shared_addr,
             None => known.elsewhere,
         };
-        (!elsewhere).then_some(id)
+        if elsewhere {
+            return None;
+        }
+        if addr.is_none() {
+            self.last.set(Some((peer, id)));
+        }
+        Some(id)
     }
 
     /// A channel is there.
@@ -104,6 +122,7 @@ impl Peers {
 
     /// A channel is there no more.
     pub(super) fn unshare(&mut self, peer: PeerId, id: ChannelId, reason: String) {
+        self.last.set(None);
         let Some(known) = self.known.get_mut(&peer) else { return };
         if known.shared.is_some_and(|(shared, _)| shared == id) {
             known.shared = None;

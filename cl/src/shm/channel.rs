@@ -86,8 +86,8 @@ struct Inbox {
     consumer: Consumer,
     foreign: Arc<Foreign>,
     bell: OwnedFd,
-    /// Where a message that is visited is copied to.
-    scratch: Box<[u8; INLINE_MAX]>,
+    /// Where messages that are visited are copied to.
+    scratch: Box<[u8; SCRATCH_LEN]>,
 }
 
 /// How a channel stands.
@@ -124,6 +124,12 @@ pub(super) enum Trouble {
     /// The other side has broken the layout.
     Broken,
 }
+
+/// What a visit copies out of the ring before it is looked at: then the copies have reached the cache, from which
+/// wider words are read than were written, and the lines of several messages are on their way at once.
+const SCRATCH_LEN: usize = 4 * INLINE_MAX;
+/// And so many messages at once.
+const VISITED_AT_ONCE: usize = 32;
 
 /// Our end.
 #[derive(Debug)]
@@ -181,7 +187,7 @@ impl Channel {
             consumer: Consumer::default(),
             foreign: Arc::new(foreign),
             bell: offer.bell,
-            scratch: Box::new([0; INLINE_MAX]),
+            scratch: Box::new([0; SCRATCH_LEN]),
         });
         self.state = State::Open;
         Ok(())
@@ -220,22 +226,23 @@ impl Channel {
 
     /// Hands over a message: a short one as a copy, a longer one by lending its buffer.
     #[inline]
-    pub(super) fn send(&mut self, buf: Buf, copy_max: usize, copies: &mut u64) -> Result<(), (Buf, Full)> {
+    pub(super) fn send(&mut self, buf: Buf, copy_max: usize) -> Result<(), (Buf, Full)> {
         if self.is_over() {
             return Err((buf, Full::ForGood));
         }
         if buf.len() > copy_max {
-            return self.lend(buf, copies);
+            return self.lend(buf);
         }
         if !self.producer.put(&self.out.ring, self.out.consumed(), None, &buf) {
             return Err((buf, Full::Now));
         }
-        *copies += 1;
+        self.traffic.sent(buf.len());
+        self.traffic.copied();
         Ok(())
     }
 
     #[inline(never)]
-    fn lend(&mut self, buf: Buf, copies: &mut u64) -> Result<(), (Buf, Full)> {
+    fn lend(&mut self, buf: Buf) -> Result<(), (Buf, Full)> {
         if self.loans.count() >= RECLAIM_AT || buf.len() >= RECLAIM_LEN {
             self.reclaim();
         }
@@ -245,7 +252,10 @@ impl Channel {
         // A buffer that was itself lent to us must go back to where it came from: its contents move on in
         // one of ours.
         let (buf, copied) = self.loans.own(buf).map_err(|buf| (buf, Full::Now))?;
-        *copies += u64::from(copied);
+        self.traffic.sent(buf.len());
+        if copied {
+            self.traffic.copied();
+        }
         let loan = self.loans.lend(buf);
         self.producer.put_loan(&self.out.ring, self.out.consumed(), loan);
         Ok(())
@@ -258,7 +268,11 @@ impl Channel {
             return Err(Full::ForGood);
         }
         match self.producer.put(&self.out.ring, self.out.consumed(), word, contents) {
-            true => Ok(()),
+            true => {
+                self.traffic.sent(contents.len());
+                self.traffic.copied();
+                Ok(())
+            }
             false => Err(Full::Now),
         }
     }
@@ -282,8 +296,8 @@ impl Channel {
 
     /// The next message from the other side.
     #[inline]
-    pub(super) fn recv(&mut self, pool: &Pool, copies: &mut u64) -> Result<Buf, Trouble> {
-        let Some(Inbox { way, consumer, foreign, .. }) = &mut self.inbox else {
+    pub(super) fn recv(&mut self, pool: &Pool) -> Result<Buf, Trouble> {
+        let Channel { inbox: Some(Inbox { way, consumer, foreign, .. }), traffic, .. } = self else {
             return Err(Trouble::Nothing);
         };
         let ring = &way.ring[..];
@@ -294,56 +308,70 @@ impl Channel {
                 consumer.copy(ring, buf.spare_mut(len));
                 buf.grow(len);
                 consumer.done(ring, way.consumed(), len);
-                *copies += 1;
+                traffic.received(len);
+                traffic.copied();
                 Ok(buf)
             }
             Ok(Some(Record::Lent(loan))) => {
                 let end = loan.start.checked_add(loan.len).ok_or(Trouble::Broken)?;
                 let buf = foreign.borrow(loan.slot, loan.start..end).ok_or(Trouble::Broken)?;
                 consumer.done(ring, way.consumed(), 8);
+                traffic.received(buf.len());
                 Ok(buf)
             }
             Err(Broken) => Err(Trouble::Broken),
         }
     }
 
-    /// Calls `each` with messages from the other side where they lie, at most `max`. Tells how many, and what
-    /// was in the way of more.
+    /// Calls `each` with messages from the other side, at most `max`. Tells how many, and what was in the way
+    /// of more.
     #[inline]
-    pub(super) fn visit(
-        &mut self,
-        max: usize,
-        bytes: &mut u64,
-        copies: &mut u64,
-        mut each: impl FnMut(&[u8]),
-    ) -> (usize, Option<Trouble>) {
+    pub(super) fn visit(&mut self, max: usize, mut each: impl FnMut(&[u8])) -> (usize, Option<Trouble>) {
         let Channel { inbox: Some(Inbox { way, consumer, foreign, scratch, .. }), traffic, .. } = self else {
             return (0, None);
         };
         let ring = &way.ring[..];
-        for count in 0..max {
-            match consumer.peek(ring) {
-                Ok(None) => return (count, None),
-                Ok(Some(Record::Inline(len))) => {
-                    let contents = &mut scratch[..len];
-                    consumer.copy(ring, contents);
-                    consumer.done(ring, way.consumed(), len);
-                    *copies += 1;
-                    *bytes += len as u64;
-                    traffic.received(len);
-                    each(contents);
+        let mut count = 0;
+        let mut ends = [0; VISITED_AT_ONCE];
+        while count < max {
+            let (mut copied, mut len) = (0, 0);
+            let next = loop {
+                if copied == ends.len().min(max - count) {
+                    break None;
                 }
-                Ok(Some(Record::Lent(loan))) => {
+                match consumer.peek(ring) {
+                    Ok(Some(Record::Inline(more))) if len + more <= SCRATCH_LEN => {
+                        consumer.copy(ring, &mut scratch[len..len + more]);
+                        consumer.done(ring, way.consumed(), more);
+                        len += more;
+                        ends[copied] = len;
+                        copied += 1;
+                    }
+                    Ok(Some(Record::Inline(_))) => break None,
+                    next => break Some(next),
+                }
+            };
+            traffic.received_copies(copied, len);
+            count += copied;
+            let mut start = 0;
+            for &end in &ends[..copied] {
+                each(&scratch[start..end]);
+                start = end;
+            }
+            match next {
+                None => {}
+                Some(Ok(Some(Record::Lent(loan)))) => {
                     let end = loan.start.checked_add(loan.len);
                     let Some(buf) = end.and_then(|end| foreign.borrow(loan.slot, loan.start..end)) else {
                         return (count, Some(Trouble::Broken));
                     };
                     consumer.done(ring, way.consumed(), 8);
-                    *bytes += buf.len() as u64;
                     traffic.received(buf.len());
+                    count += 1;
                     each(&buf);
                 }
-                Err(Broken) => return (count, Some(Trouble::Broken)),
+                Some(Err(Broken)) => return (count, Some(Trouble::Broken)),
+                Some(Ok(_)) => return (count, None),
             }
         }
         (max, None)
