@@ -18,7 +18,7 @@ const WARM_UP_PASSES: u32 = 10;
 const WARM_UP_TIME: Duration = Duration::from_millis(50);
 const MESSAGES: u32 = 100_000;
 /// Queued before they are received, so that they are packed.
-const WINDOW: u32 = 32;
+const WINDOW: u32 = 8;
 
 fn pair(transport: TransportChoice, shared_memory: &SharedMemory) -> Option<(Endpoint, Endpoint)> {
     let open = |me| {
@@ -158,7 +158,7 @@ fn packed_messages_are_copied_together_and_apart_and_not_allocated_for() {
     for (mut a, mut b) in network_pairs() {
         let (allocated, copied) = cost((&mut a, &mut b), 64, MESSAGES, in_windows);
         assert_eq!((allocated, copied), (0, u64::from(MESSAGES) * 2), "over {}", a.transport());
-        assert!(a.stats().datagrams_sent < a.stats().messages_sent / 8, "{:?}", a.stats());
+        assert!(a.stats().datagrams_sent < a.stats().messages_sent / 4, "{:?}", a.stats());
     }
 }
 
