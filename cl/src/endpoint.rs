@@ -302,6 +302,45 @@ impl Endpoint {
         self.send_by_network(to, Some(addr), buf)
     }
 
+    /// Sends the concatenation of `parts`, at most three, to `to` (at `addr`, if given). They are the caller's
+    /// again on return: for whoever makes its messages in memory of its own, or sends one part to many. What
+    /// fits into a datagram is gathered by the system and not copied before.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why not; with [`Refusal::Backpressure`] it may succeed later.
+    ///
+    /// # Panics
+    /// If there are more than three parts.
+    pub fn send_parts(
+        &mut self,
+        to: PeerId,
+        addr: Option<SocketAddr>,
+        parts: &[IoSlice<'_>],
+    ) -> Result<(), Refusal> {
+        let len = parts.iter().map(|part| part.len()).sum::<usize>();
+        if self.shared_way(to, addr).is_none() && len <= self.unfragmented_len_max() && !self.has_backlog() {
+            let to_addr = addr.or_else(|| self.peers.address_of(to)).ok_or(Refusal::Unresolved)?;
+            match self.transmit_parts(to, to_addr, parts) {
+                // Kept until the network takes it.
+                Err(Refusal::Backpressure) => {}
+                sent => return sent,
+            }
+        }
+        if len > self.pool.capacity_max() {
+            return Err(Refusal::TooLong);
+        }
+        let mut buf = self.pool.alloc(len).map_err(|_| Refusal::Backpressure)?;
+        for part in parts {
+            buf.extend_from_slice(part);
+        }
+        self.stats.copies += 1;
+        let sent = match addr {
+            Some(addr) => self.send_to(to, addr, buf),
+            None => self.send(to, buf),
+        };
+        sent.map_err(|error| error.reason)
+    }
+
     /// As [`Endpoint::send`], but the message may wait until the next [`Endpoint::flush`] or
     /// [`Endpoint::poll`], so that small messages to one destination travel together: a datagram costs far
     /// more than a message in it.

@@ -6,7 +6,7 @@ use crate::keyring::Keyring;
 use crate::keys::{NoEntropy, entropy};
 use crate::roster::Roster;
 use cl_base::{Incarnation, PeerId, Time};
-use mml_proto::{Body, Config, Delivery, Event, FailReason, SendStatus, Sequence};
+use mml_proto::{Config, Delivery, Event, FailReason, Outgoing, SendStatus, Sequence};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -70,12 +70,12 @@ impl Blocking {
     ///
     /// # Errors
     /// [`SyncSendError`].
-    pub fn send(
+    pub fn send<'b>(
         &mut self,
         peer: PeerId,
         delivery: Delivery,
         class: u8,
-        body: impl Into<Body>,
+        body: impl Into<Outgoing<'b>>,
         timeout: Duration,
     ) -> Result<Sequence, SyncSendError> {
         let now = self.clock.now();

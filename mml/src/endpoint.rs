@@ -1,18 +1,21 @@
 use crate::keyring::Keyring;
 use crate::roster::Roster;
-use cl::Received;
+use cl::{Received, Refusal};
 use cl_base::{Incarnation, PeerId, Principal, Time};
 use mml_proto::{
-    Body, Config, Counters, Delivery, Event, Mml, SendError, SendStatus, Sequence, SessionInfo, Transmit,
-    Verdict,
+    Body, Config, Counters, Delivery, Event, Message, Mml, Outgoing, SendError, SendStatus, Sequence,
+    SessionInfo, Transmit, Verdict,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How long a frame that the communication layer could not take waits before it is offered again; its
 /// buffers come back within about the time that a burst takes to leave.
 const STALL: Duration = Duration::from_millis(1);
+/// Bundles are not longer, whatever the network takes: beyond, a byte costs no less, and more is lost at once.
+const FRAME_BYTES_MAX: usize = 32 << 10;
 /// Learnt addresses above which those of peers without a session are forgotten.
 const LEARNT_MAX: usize = 1024;
 
@@ -32,7 +35,10 @@ pub struct Endpoint {
     learnt: BTreeSet<PeerId>,
     /// The frame being sent, and where it goes if the communication layer had no room for it.
     frame: Vec<u8>,
+    rest: Option<Body>,
     stalled: Option<(Transmit, Time)>,
+    /// The longest frame that the network takes in one piece, once it is known.
+    frame_bytes: usize,
     /// Frames that could not be sent, and are left to be repeated.
     unsent: u64,
 }
@@ -57,6 +63,8 @@ impl Endpoint {
             addresses: roster.iter().filter_map(|m| Some((m.principal, m.address?))).collect(),
             learnt: BTreeSet::new(),
             frame: Vec::new(),
+            rest: None,
+            frame_bytes: 0,
             stalled: None,
             unsent: 0,
         }
@@ -82,14 +90,14 @@ impl Endpoint {
     ///
     /// # Errors
     /// As [`Mml::send`].
-    pub fn send(
+    pub fn send<'b>(
         &mut self,
         cl: &mut cl::Endpoint,
         now: Time,
         peer: PeerId,
         delivery: Delivery,
         class: u8,
-        body: impl Into<Body>,
+        body: impl Into<Outgoing<'b>>,
     ) -> Result<Sequence, SendError> {
         let sequence = self.mml.send(now, peer, delivery, class, body)?;
         self.flush(cl, now);
@@ -100,13 +108,13 @@ impl Endpoint {
     ///
     /// # Errors
     /// As [`Mml::send`].
-    pub fn queue(
+    pub fn queue<'b>(
         &mut self,
         now: Time,
         peer: PeerId,
         delivery: Delivery,
         class: u8,
-        body: impl Into<Body>,
+        body: impl Into<Outgoing<'b>>,
     ) -> Result<Sequence, SendError> {
         self.mml.send(now, peer, delivery, class, body)
     }
@@ -146,9 +154,40 @@ impl Endpoint {
 
     /// Takes a message that has arrived.
     pub fn handle(&mut self, cl: &mut cl::Endpoint, now: Time, received: Received) {
-        let Received { from, addr, buf, .. } = received;
-        let verdict = self.mml.handle(now, from, addr, &buf);
+        let Received { from, addr, mut buf, .. } = received;
+        let verdict = self.mml.handle(now, from, addr, &mut buf);
         drop(buf);
+        self.after_frame(cl, now, (from, addr), verdict);
+    }
+
+    /// Takes what has arrived, up to `max` frames, and calls `each` with every message where it lies: nothing is
+    /// copied or allocated (Table 7.2, `msg_receive`). Ends early when there is an event other than a message,
+    /// to be taken by [`Endpoint::poll_event`] before the next call. Returns the number of frames.
+    pub fn receive(
+        &mut self,
+        cl: &mut cl::Endpoint,
+        now: Time,
+        max: usize,
+        mut each: impl FnMut(Message<'_>),
+    ) -> usize {
+        let mut frames = 0;
+        while frames < max && !self.mml.has_event() {
+            let Some(Received { from, addr, mut buf, .. }) = cl.poll() else { break };
+            let verdict = self.mml.handle_each(now, from, addr, &mut buf, &mut each);
+            drop(buf);
+            self.after_frame(cl, now, (from, addr), verdict);
+            frames += 1;
+        }
+        frames
+    }
+
+    fn after_frame(
+        &mut self,
+        cl: &mut cl::Endpoint,
+        now: Time,
+        (from, addr): (PeerId, SocketAddr),
+        verdict: Verdict,
+    ) {
         if verdict == Verdict::Established && !self.has_roster_address(from) {
             self.learn(cl, from, addr);
         }
@@ -248,11 +287,19 @@ impl Endpoint {
 
     /// Sends what is ready; answers to what was just heard go where it came from.
     fn transmit(&mut self, cl: &mut cl::Endpoint, now: Time, heard_from: Option<(PeerId, SocketAddr)>) {
+        let frame_bytes = cl.unfragmented_len_max().min(FRAME_BYTES_MAX);
+        if self.frame_bytes != frame_bytes {
+            self.frame_bytes = frame_bytes;
+            self.mml.set_frame_bytes(frame_bytes);
+        }
         loop {
             let transmit = match self.stalled.take() {
                 Some((transmit, _)) => transmit,
-                None => match self.mml.poll_transmit(now, &mut self.frame) {
-                    Some(transmit) => transmit,
+                None => match self.mml.poll_transmit_parts(now, &mut self.frame) {
+                    Some((transmit, rest)) => {
+                        self.rest = rest;
+                        transmit
+                    }
                     None => return,
                 },
             };
@@ -280,18 +327,16 @@ impl Endpoint {
         let answered = heard_from
             .filter(|(from, _)| *from == to && (transmit.answers_hello || unknown))
             .map(|(_, addr)| addr);
-        if self.frame.len() > cl.pool().capacity_max() {
-            return Err(Refused::Lost);
-        }
-        let buf = cl.alloc_copy(&self.frame).map_err(|_| Refused::NoRoom)?;
         if cl.address_of(to).is_none() && self.has_roster_address(to) {
             cl.resolve(to, self.addresses[&to.principal]);
         }
-        let sent = match answered {
-            Some(addr) => cl.send_to(to, addr, buf),
-            None => cl.send(to, buf),
-        };
-        sent.map_err(|error| if error.is_backpressure() { Refused::NoRoom } else { Refused::Lost })
+        let rest = self.rest.as_deref().unwrap_or_default();
+        let parts = [IoSlice::new(&self.frame), IoSlice::new(rest)];
+        let parts = if rest.is_empty() { &parts[..1] } else { &parts[..] };
+        cl.send_parts(to, answered, parts).map_err(|refusal| match refusal {
+            Refusal::Backpressure => Refused::NoRoom,
+            Refusal::Unresolved | Refusal::TooLong | Refusal::System(_) => Refused::Lost,
+        })
     }
 }
 

@@ -19,7 +19,7 @@ pub use endpoint::Endpoint;
 pub use keyring::{Keyring, KeyringError};
 pub use keys::{PublicKey, SecretKey};
 pub use mml_proto::{
-    Body, Config, Counters, Delivery, DownReason, Event, FailReason, Pair, PairKeys, SendError, SendStatus,
-    Sequence, SessionInfo, Verdict, peek_class,
+    Body, Config, Counters, Delivery, DownReason, Event, FailReason, Message, Outgoing, Pair, PairKeys,
+    SendError, SendStatus, Sequence, SessionInfo, Verdict, peek_class,
 };
 pub use roster::{Member, Roster};

@@ -34,6 +34,11 @@ pub enum Layer {
     Cl,
     /// Reliable messages.
     Rcl,
+    /// Authenticated management messages, acknowledged.
+    Mml,
+    /// Authenticated management messages, unreliable.
+    #[serde(rename = "mml-unr")]
+    MmlUnr,
 }
 
 /// What carries the messages.
@@ -177,7 +182,7 @@ pub(crate) use names;
 
 names! {
     Workload { Lat "lat", Bw "bw", Rate "rate", Incast "incast" }
-    Layer { Cl "cl", Rcl "rcl" }
+    Layer { Cl "cl", Rcl "rcl", Mml "mml", MmlUnr "mml-unr" }
     Transport { Udp "udp", Mio "mio", Uring "uring", Shm "shm", Xdp "xdp", Ofi "ofi" }
     Link { Host "host", Veth "veth" }
     Pacing { Spin "spin", Park "park" }

@@ -4,7 +4,7 @@ use crate::case::{Case, Layer, Pacing, Workload};
 use crate::control::{Channel, FromWorker, Outcome, Side, Task, ToWorker};
 use crate::drive::{park, spin};
 use crate::faults::Injected;
-use crate::party::{Party, is_met, via};
+use crate::party::{Acknowledged, Party, Unreliable, is_met, via};
 use crate::role::{Echo, Pinger, Role, Sink, Source};
 use crate::stats::Figures;
 use cl_base::PeerId;
@@ -70,6 +70,8 @@ fn work(task: &Task, channel: &mut Channel<ToWorker>) -> Result<(), String> {
     match task.case.layer {
         Layer::Cl => with::<cl::Endpoint>(task, channel),
         Layer::Rcl => with::<rcl::Endpoint>(task, channel),
+        Layer::Mml => with::<Acknowledged>(task, channel),
+        Layer::MmlUnr => with::<Unreliable>(task, channel),
     }
 }
 

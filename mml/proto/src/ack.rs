@@ -1,9 +1,10 @@
 //! ACK messages: acknowledged, repeated, delivered once and in order.
 
+use crate::body::Spare;
 use crate::entry::Entry;
 use crate::outcome::Outcomes;
 use crate::rtt::Rtt;
-use crate::wire::ACK_WORDS_MAX;
+use crate::wire::items::ACK_WORDS_MAX;
 use crate::{Body, Config, FailReason, SendStatus};
 use cl_base::Time;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -124,6 +125,7 @@ impl AckSender {
         beyond: &[u64; ACK_WORDS_MAX],
         rtt: &mut Rtt,
         config: &Config,
+        spare: &mut Spare,
     ) -> Result<Range<u64>, Impossible> {
         let end = self.base + self.sent as u64;
         if next > end {
@@ -134,20 +136,27 @@ impl AckSender {
         let mut sample = None;
         while self.base < next {
             let entry = self.entries.pop_front().expect("next is not beyond what was sent");
-            self.due.remove(&self.base);
+            if !self.due.is_empty() {
+                self.due.remove(&self.base);
+            }
             self.base += 1;
             self.sent -= 1;
             self.sent_bytes -= entry.body.len();
             self.bytes -= entry.body.len();
+            spare.give(entry.body);
             progress = true;
             if !entry.arrived && entry.attempts == 1 {
                 sample = Some(entry.sent);
             }
         }
         let mut highest = None;
-        for bit in 0..WINDOW {
+        let beyond = (0u64..).zip(beyond).filter(|(_, word)| **word != 0);
+        let arrived = beyond.flat_map(|(i, word)| {
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| 64 * i + bit)
+        });
+        for bit in arrived {
             let number = next + 1 + bit;
-            if beyond[(bit / 64) as usize] >> (bit % 64) & 1 == 0 || number < self.base || number >= end {
+            if number < self.base || number >= end {
                 continue;
             }
             highest = Some(number);
@@ -243,6 +252,13 @@ impl AckSender {
 /// The next number wanted, and what has arrived beyond it: bit `i` stands for `next + 1 + i`.
 pub(crate) type AckReport = (u64, [u64; ACK_WORDS_MAX]);
 
+/// What the receiving side needs of [`Config`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AckArrivals {
+    pub(crate) reorder_bytes: usize,
+    pub(crate) ack_delay: Duration,
+}
+
 /// The receiving side.
 #[derive(Debug, Default)]
 pub(crate) struct AckReceiver {
@@ -276,18 +292,18 @@ impl AckReceiver {
         base: u64,
         class: u8,
         body: &[u8],
-        config: &Config,
-        mut deliver: impl FnMut(u64, u8, Vec<u8>),
+        config: AckArrivals,
+        mut deliver: impl FnMut(u64, u8, &[u8]),
     ) -> Arrival {
         let next = self.next.map_or(base, |next| next.max(base));
         if self.next.is_some_and(|old| old < next) {
             self.drop_held_below(next);
         }
         self.next = Some(next);
-        let arrival = if number < next || self.held.contains_key(&number) {
+        let arrival = if number < next || !self.held.is_empty() && self.held.contains_key(&number) {
             Arrival::Duplicate
         } else if number == next {
-            deliver(number, class, body.to_vec());
+            deliver(number, class, body);
             self.next = Some(number + 1);
             Arrival::New
         } else if number - next >= WINDOW || self.held_bytes + body.len() > config.reorder_bytes {
@@ -297,7 +313,9 @@ impl AckReceiver {
             self.held.insert(number, (class, body.to_vec()));
             Arrival::New
         };
-        self.deliver_held(&mut deliver);
+        if !self.held.is_empty() {
+            self.deliver_held(&mut deliver);
+        }
         self.unreported = self.unreported.saturating_add(1);
         self.report_due |=
             arrival != Arrival::New || !self.held.is_empty() || self.unreported >= UNREPORTED_MAX;
@@ -305,11 +323,11 @@ impl AckReceiver {
         arrival
     }
 
-    fn deliver_held(&mut self, deliver: &mut impl FnMut(u64, u8, Vec<u8>)) {
+    fn deliver_held(&mut self, deliver: &mut impl FnMut(u64, u8, &[u8])) {
         while let Some((class, body)) = self.next.and_then(|next| self.held.remove(&next)) {
             self.held_bytes -= body.len();
             let number = self.next.expect("a held message was just found under it");
-            deliver(number, class, body);
+            deliver(number, class, &body);
             self.next = Some(number + 1);
         }
     }

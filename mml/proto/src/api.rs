@@ -1,9 +1,8 @@
 //! The words of the API: what is sent, what comes back, what went wrong.
 
+use crate::Body;
 use cl_base::{Incarnation, PeerId};
 use std::fmt;
-use std::ops::Deref;
-use std::sync::{Arc, OnceLock};
 
 /// What a message is promised (dissertation 7.1.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,62 +29,6 @@ pub struct Sequence {
 impl fmt::Display for Sequence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} {}", self.delivery, self.number)
-    }
-}
-
-/// The bytes of a message to send. Clones share the bytes and their digest, so a message to a group is
-/// stored and hashed once.
-#[derive(Clone, Debug)]
-pub struct Body(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    bytes: Box<[u8]>,
-    digest: OnceLock<blake3::Hash>,
-}
-
-impl Body {
-    pub(crate) fn digest(&self) -> &blake3::Hash {
-        self.0.digest.get_or_init(|| blake3::hash(&self.0.bytes))
-    }
-}
-
-impl Deref for Body {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        &self.0.bytes
-    }
-}
-
-impl PartialEq for Body {
-    fn eq(&self, other: &Body) -> bool {
-        self[..] == other[..]
-    }
-}
-
-impl Eq for Body {}
-
-impl From<Vec<u8>> for Body {
-    fn from(bytes: Vec<u8>) -> Body {
-        Body(Arc::new(Shared { bytes: bytes.into(), digest: OnceLock::new() }))
-    }
-}
-
-impl From<&[u8]> for Body {
-    fn from(bytes: &[u8]) -> Body {
-        bytes.to_vec().into()
-    }
-}
-
-impl From<&Vec<u8>> for Body {
-    fn from(bytes: &Vec<u8>) -> Body {
-        bytes.clone().into()
-    }
-}
-
-impl<const N: usize> From<&[u8; N]> for Body {
-    fn from(bytes: &[u8; N]) -> Body {
-        bytes.to_vec().into()
     }
 }
 
@@ -179,6 +122,28 @@ pub enum Verdict {
     Authentic,
     /// Authentic, and a fresh proof that the peer is alive where it came from: a session is established.
     Established,
+}
+
+/// A message that has arrived, where it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// Who sent it.
+    pub from: PeerId,
+    /// The life of the sender that sent it.
+    pub incarnation: Incarnation,
+    /// The application's byte.
+    pub class: u8,
+    /// Its kind and number.
+    pub seq: Sequence,
+    /// Its bytes.
+    pub body: &'a [u8],
+}
+
+impl From<Message<'_>> for Event {
+    fn from(message: Message<'_>) -> Event {
+        let Message { from, incarnation, class, seq, body } = message;
+        Event::Message { from, incarnation, class, seq, body: body.to_vec() }
+    }
 }
 
 /// What the caller is told by `poll_event`.

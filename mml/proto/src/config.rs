@@ -1,7 +1,11 @@
+use crate::ack::AckArrivals;
 use std::time::Duration;
 
 /// The version of the protocol that this code speaks.
 pub(crate) const VERSION: u8 = 1;
+
+/// Header, tag, and the control items that travel with messages.
+const FRAME_BYTES_MIN: usize = 512;
 
 /// Limits and times of one [`Mml`](crate::Mml). All limits are per peer unless they say otherwise.
 #[derive(Clone, Debug)]
@@ -74,6 +78,10 @@ pub struct Config {
 }
 
 impl Config {
+    pub(crate) fn ack_arrivals(&self) -> AckArrivals {
+        AckArrivals { reorder_bytes: self.reorder_bytes, ack_delay: self.ack_delay }
+    }
+
     /// # Panics
     /// If a value makes no sense: that is a mistake of the program, found at its first start.
     pub(crate) fn check(&self) {
@@ -83,6 +91,7 @@ impl Config {
             self.rto_min <= self.rto_max && self.rto_initial <= self.rto_max,
             "a maximum below its minimum"
         );
+        assert!(self.frame_bytes >= FRAME_BYTES_MIN, "frames without room for a message");
         assert!(self.body_bytes_max <= 1 << 30, "bodies are hashed and copied whole");
         assert!(
             self.half_open_max > 0 && self.instances_max > 0 && self.peers_max > 0,

@@ -3,7 +3,8 @@
 
 use crate::mac::MAC_BYTES;
 use crate::wire::handshake::{INIT_HEADER_BYTES, InitFrame, Notice};
-use crate::wire::{self, Item, Kind, NUMBER_MAX, RANGES_MAX, SessionFrame};
+use crate::wire::items::{Item, Items, NUMBER_MAX, RANGES_MAX};
+use crate::wire::{self, DIGEST_BYTES, Kind, SessionFrame};
 
 /// A frame as it is taken apart, once before and once as if after it was authenticated.
 pub fn frame(input: &[u8]) {
@@ -32,17 +33,24 @@ pub fn frame(input: &[u8]) {
         }
     }
     assert_eq!(class, Some(input[2]));
-    let Some(frame) = SessionFrame::split(input) else { return };
-    assert_eq!(frame.head.len() + frame.items.len() + frame.bulk.len() + frame.mac.len(), input.len());
+    let mut frame = input.to_vec();
+    let Some(frame) = SessionFrame::split(&mut frame) else { return };
+    assert_eq!(frame.head.len() + frame.sealed.len() + frame.bulk.len(), input.len());
     assert_eq!(frame.header.to_bytes()[..], *frame.head);
-    for item in wire::read_items(&frame).unwrap_or_default() {
+    let digest = if frame.bulk.is_empty() { 0 } else { DIGEST_BYTES };
+    let items = Items::new(&frame.sealed[..frame.sealed.len() - MAC_BYTES - digest], frame.bulk);
+    let sound = items.are_sound();
+    let mut bytes = 0;
+    for item in items {
         match item {
             Item::Message { number, base, body, .. } => {
-                assert!(base <= number && number <= NUMBER_MAX && body.len() <= input.len());
+                assert!(base <= number && number < NUMBER_MAX);
+                bytes += body.len();
             }
-            Item::Report { missing, .. } => assert!(missing.len() <= RANGES_MAX),
+            Item::Report { missing, .. } => assert!(missing.iter().count() <= RANGES_MAX),
             Item::Advert { base, next } => assert!(base <= next),
             Item::Ack { .. } | Item::Close | Item::Confirm => {}
         }
     }
+    assert!(bytes <= input.len() && (!sound || frame.bulk.len() <= bytes));
 }

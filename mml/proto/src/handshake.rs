@@ -22,8 +22,9 @@
 //!
 //! *Crossing.* If both begin at once, the smaller party's `init` counts; see `peer/handshake.rs`.
 
-use crate::mac::{Mac, MacKey};
+use crate::mac::Mac;
 use crate::noise::{Initiator, Secrets};
+use crate::seal::SealKey;
 use crate::session::{Epoch, Repeat};
 use crate::wire::handshake::Init;
 use cl_base::{Incarnation, PeerId, Time};
@@ -31,18 +32,14 @@ use cl_base::{Incarnation, PeerId, Time};
 /// The keys of one epoch of a session, one for each direction, and its name on the wire.
 pub(crate) struct SessionKeys {
     pub(crate) id: u64,
-    pub(crate) send: MacKey,
-    pub(crate) receive: MacKey,
+    pub(crate) send: SealKey,
+    pub(crate) receive: SealKey,
 }
 
 impl SessionKeys {
     /// From the session's secrets, which serve nothing else.
     pub(crate) fn new(id: u64, send: &[u8; 32], receive: &[u8; 32]) -> SessionKeys {
-        SessionKeys {
-            id,
-            send: MacKey::derive("ghidrah mml 1 session", send),
-            receive: MacKey::derive("ghidrah mml 1 session", receive),
-        }
+        SessionKeys { id, send: SealKey::new(send), receive: SealKey::new(receive) }
     }
 
     pub(crate) fn of_initiator(secrets: &Secrets) -> SessionKeys {

@@ -15,10 +15,11 @@
 //! - every queue is bounded ([`Config`]); idle sessions send nothing;
 //! - whoever holds a valid key and misuses it harms its own sessions only.
 //!
-//! Not promised: secrecy. Messages are authenticated, not encrypted.
+//! Not promised: secrecy. What is sealed for one receiver happens to be encrypted, a long body to many is not.
 
 mod ack;
 mod api;
+mod body;
 mod config;
 mod counters;
 mod entropy;
@@ -36,14 +37,18 @@ mod noise;
 mod outcome;
 mod pair;
 mod peer;
+mod peers;
 mod rtt;
+mod seal;
 mod session;
+mod unr;
 mod window;
 mod wire;
 
 pub use api::{
-    Body, Delivery, DownReason, Event, FailReason, SendError, SendStatus, Sequence, Transmit, Verdict,
+    Delivery, DownReason, Event, FailReason, Message, SendError, SendStatus, Sequence, Transmit, Verdict,
 };
+pub use body::{Body, Outgoing};
 pub use config::Config;
 pub use counters::Counters;
 pub use mml::Mml;

@@ -1,16 +1,18 @@
+use crate::body::Spare;
 use crate::entropy::Entropy;
 use crate::gate::Gate;
 use crate::mac::{Mac, MacKey};
 use crate::peer::handshake::{open_notice, seal_notice};
-use crate::peer::{Context, Peer};
+use crate::peer::{Context, Deliver, Peer};
+use crate::peers::Peers;
 use crate::wire::handshake::{InitFrame, Notice};
 use crate::wire::{self, Kind, SessionFrame};
 use crate::{
-    Body, Config, Counters, Delivery, Event, Pair, PairKeys, SendError, SendStatus, Sequence, SessionInfo,
-    Transmit, Verdict,
+    Body, Config, Counters, Delivery, Event, Message, Outgoing, Pair, PairKeys, SendError, SendStatus,
+    Sequence, SessionInfo, Transmit, Verdict,
 };
 use cl_base::{Incarnation, PeerId, Time};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -31,7 +33,7 @@ const REPLIES_MAX: usize = 64;
 pub struct Mml {
     cx: Context,
     keys: Box<dyn PairKeys>,
-    peers: BTreeMap<PeerId, Peer>,
+    peers: Peers,
     /// Peers created by the frames of others, oldest first; some of them have proved themselves since.
     half_open: VecDeque<PeerId>,
     timers: BTreeSet<(Time, PeerId)>,
@@ -66,9 +68,10 @@ impl Mml {
                 attempts: 0,
                 counters: Counters::default(),
                 events: VecDeque::new(),
+                spare: Spare::default(),
             },
             keys,
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             half_open: VecDeque::new(),
             timers: BTreeSet::new(),
             ready: VecDeque::new(),
@@ -98,18 +101,19 @@ impl Mml {
     ///
     /// # Errors
     /// [`SendError`]; the message was not taken.
-    pub fn send(
+    pub fn send<'b>(
         &mut self,
         now: Time,
         peer: PeerId,
         delivery: Delivery,
         class: u8,
-        body: impl Into<Body>,
+        body: impl Into<Outgoing<'b>>,
     ) -> Result<Sequence, SendError> {
         self.send_body(now, peer, delivery, class, body.into())
     }
 
-    /// Sends `body` to each of `peers`; it is stored and, if long, hashed only once.
+    /// Sends `body` to each of `peers`; it is stored and, if long, hashed only once, and then handed to all of
+    /// them without being copied.
     pub fn send_group(
         &mut self,
         now: Time,
@@ -118,8 +122,11 @@ impl Mml {
         class: u8,
         body: impl Into<Body>,
     ) -> Vec<(PeerId, Result<Sequence, SendError>)> {
-        let body = body.into();
-        peers.iter().map(|&peer| (peer, self.send_body(now, peer, delivery, class, body.clone()))).collect()
+        let body = body.into().for_group(peers.len());
+        peers
+            .iter()
+            .map(|&peer| (peer, self.send_body(now, peer, delivery, class, body.clone().into())))
+            .collect()
     }
 
     fn send_body(
@@ -128,7 +135,7 @@ impl Mml {
         peer: PeerId,
         delivery: Delivery,
         class: u8,
-        body: Body,
+        body: Outgoing<'_>,
     ) -> Result<Sequence, SendError> {
         let (len, max) = (body.len(), self.cx.config.body_bytes_max);
         if len > max {
@@ -155,8 +162,33 @@ impl Mml {
         self.with_peer(peer, |peer, _| peer.group_ack());
     }
 
-    /// A frame has arrived that claims to come from `from`, and came from the address `source`.
-    pub fn handle(&mut self, now: Time, from: PeerId, source: SocketAddr, frame: &[u8]) -> Verdict {
+    /// A frame has arrived that claims to come from `from`, and came from the address `source`. It is decrypted
+    /// where it lies.
+    pub fn handle(&mut self, now: Time, from: PeerId, source: SocketAddr, frame: &mut [u8]) -> Verdict {
+        self.handle_frame(now, from, source, frame, Deliver::AsEvents)
+    }
+
+    /// As [`Mml::handle`], but hands messages to `each` at once, where they lie, instead of as events. Whoever
+    /// wants to see everything in order drains the events before each call.
+    pub fn handle_each(
+        &mut self,
+        now: Time,
+        from: PeerId,
+        source: SocketAddr,
+        frame: &mut [u8],
+        each: &mut dyn FnMut(Message<'_>),
+    ) -> Verdict {
+        self.handle_frame(now, from, source, frame, Deliver::To(each))
+    }
+
+    fn handle_frame(
+        &mut self,
+        now: Time,
+        from: PeerId,
+        source: SocketAddr,
+        frame: &mut [u8],
+        deliver: Deliver<'_>,
+    ) -> Verdict {
         if self.cx.events.len() >= self.cx.config.events_max {
             self.cx.counters.overload += 1;
             return Verdict::Refused;
@@ -166,22 +198,23 @@ impl Mml {
                 self.cx.counters.malformed += 1;
                 Verdict::Refused
             }
-            Some(Kind::Session) => self.handle_session(now, from, frame),
+            Some(Kind::Session) => self.handle_session(now, from, frame, deliver),
             Some(Kind::Init) => self.handle_init(now, from, source, frame),
             Some(kind) => self.handle_notice(now, from, kind, frame),
         }
     }
 
-    fn handle_session(&mut self, now: Time, from: PeerId, frame: &[u8]) -> Verdict {
-        let longest = self.cx.config.body_bytes_max + FRAME_SLACK;
-        let Some(frame) = SessionFrame::split(frame).filter(|_| frame.len() <= longest) else {
+    fn handle_session(&mut self, now: Time, from: PeerId, frame: &mut [u8], deliver: Deliver<'_>) -> Verdict {
+        let short_enough = frame.len() <= self.cx.config.body_bytes_max + FRAME_SLACK;
+        let Some(frame) = SessionFrame::split(frame).filter(|_| short_enough) else {
             self.cx.counters.malformed += 1;
             return Verdict::Refused;
         };
-        match self.with_peer(from, |peer, cx| peer.on_session_frame(now, cx, &frame)) {
+        let session = frame.header.session;
+        match self.with_peer(from, |peer, cx| peer.on_session_frame(now, cx, frame, deliver)) {
             Some(verdict) => verdict,
             None => {
-                self.tell_stranger(now, from, frame.header.session);
+                self.tell_stranger(now, from, session);
                 Verdict::Refused
             }
         }
@@ -246,6 +279,8 @@ impl Mml {
             if at > now {
                 break;
             }
+            self.timers.pop_first();
+            self.peers.get_mut(&peer).expect("timers are of peers that are remembered").armed = None;
             self.with_peer(peer, |peer, cx| peer.on_timeout(now, cx));
             let armed = self.peers[&peer].armed;
             assert!(
@@ -263,10 +298,22 @@ impl Mml {
     /// Writes the next frame to be sent into `frame`, replacing what is there, and returns its destination;
     /// `None` when there is nothing to send. Peers take turns.
     pub fn poll_transmit(&mut self, now: Time, frame: &mut Vec<u8>) -> Option<Transmit> {
+        let (transmit, rest) = self.poll_transmit_parts(now, frame)?;
+        frame.extend_from_slice(rest.as_deref().unwrap_or_default());
+        Some(transmit)
+    }
+
+    /// As [`Mml::poll_transmit`], but does not copy the long body of a group's message behind its frame, where
+    /// it belongs: it is returned.
+    pub fn poll_transmit_parts(
+        &mut self,
+        now: Time,
+        frame: &mut Vec<u8>,
+    ) -> Option<(Transmit, Option<Body>)> {
         if let Some((to, reply)) = self.replies.pop_front() {
             *frame = reply;
             self.cx.counters.frames_sent += 1;
-            return Some(Transmit { to, answers_hello: true });
+            return Some((Transmit { to, answers_hello: true }, None));
         }
         while let Some(id) = self.ready.pop_front() {
             // A peer that was forgotten may still be in the queue.
@@ -286,6 +333,11 @@ impl Mml {
         self.cx.events.pop_front()
     }
 
+    /// Whether [`Mml::poll_event`] would return something.
+    pub fn has_event(&self) -> bool {
+        !self.cx.events.is_empty()
+    }
+
     /// A code by which `peer`, and nobody else, can tell that `me` has said `bytes`: independent of sessions,
     /// so that it may travel through third parties, as in bundled heartbeats (dissertation 7.1.5). It does
     /// not keep anybody from repeating it: `bytes` must say when they were said. `None` without a key.
@@ -301,6 +353,12 @@ impl Mml {
             let text: [&[u8]; 3] = [&domain_length(domain), domain.as_bytes(), bytes];
             tag_key(pair.key()).verify(from, self.cx.me, &text, tag)
         })
+    }
+
+    /// From now on bundles are as long as the network takes in one piece, `bytes`.
+    pub fn set_frame_bytes(&mut self, bytes: usize) {
+        self.cx.config.frame_bytes = bytes;
+        self.cx.config.check();
     }
 
     /// This party.
@@ -355,13 +413,16 @@ impl Mml {
 
     fn settle(&mut self, id: PeerId) {
         let peer = self.peers.get_mut(&id).expect("settled right after use");
-        let next = peer.next_timeout(&self.cx.config);
-        if next != peer.armed {
+        // A timer that turns out to be too early does no harm; moving it on with every message would cost more
+        // than the message.
+        if let Some(next) = peer.next_timeout(&self.cx.config)
+            && peer.armed.is_none_or(|armed| next < armed)
+        {
             if let Some(old) = peer.armed {
                 self.timers.remove(&(old, id));
             }
-            self.timers.extend(next.map(|at| (at, id)));
-            peer.armed = next;
+            self.timers.insert((next, id));
+            peer.armed = Some(next);
         }
         if !peer.queued && peer.wants_to_send(&self.cx.config) {
             peer.queued = true;

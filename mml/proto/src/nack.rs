@@ -1,10 +1,11 @@
 //! NACK messages: the receiver asks for what it misses.
 
 use crate::ack::{Arrival, Impossible};
+use crate::body::Spare;
 use crate::entry::Entry;
 use crate::outcome::Outcomes;
 use crate::rtt::Rtt;
-use crate::wire::RANGES_MAX;
+use crate::wire::items::RANGES_MAX;
 use crate::{Body, Config, FailReason, SendStatus};
 use cl_base::Time;
 use std::collections::{BTreeSet, VecDeque};
@@ -93,7 +94,7 @@ impl NackSender {
         self.due.first().copied()
     }
 
-    pub(crate) fn on_sent(&mut self, now: Time, number: u64, config: &Config) {
+    pub(crate) fn on_sent(&mut self, now: Time, number: u64, config: &Config, spare: &mut Spare) {
         let index = (number - self.base) as usize;
         let entry = &mut self.entries[index];
         entry.sent = now;
@@ -105,26 +106,29 @@ impl NackSender {
             self.unsent_bytes -= entry.body.len();
             self.advert_backoff = 0;
             self.advert_at = Some(now + config.advert_delay);
-            self.trim(config);
+            self.trim(config, spare);
         }
     }
 
-    fn trim(&mut self, config: &Config) {
+    fn trim(&mut self, config: &Config, spare: &mut Spare) {
         while self.sent > config.history_messages || (self.sent > 1 && self.sent_bytes > config.history_bytes)
         {
             if self.base >= self.reported {
                 self.outcomes.forget_through(self.base);
             }
-            self.pop_sent();
+            spare.give(self.pop_sent());
         }
     }
 
-    fn pop_sent(&mut self) {
+    fn pop_sent(&mut self) -> Body {
         let entry = self.entries.pop_front().expect("something was sent");
-        self.due.remove(&self.base);
+        if !self.due.is_empty() {
+            self.due.remove(&self.base);
+        }
         self.base += 1;
         self.sent -= 1;
         self.sent_bytes -= entry.body.len();
+        entry.body
     }
 
     /// The peer has everything below `next` and misses `missing`.
@@ -132,22 +136,22 @@ impl NackSender {
         &mut self,
         now: Time,
         next: u64,
-        missing: &[(u64, u32)],
+        missing: impl Iterator<Item = (u64, u32)>,
         rtt: &Rtt,
         config: &Config,
+        spare: &mut Spare,
     ) -> Result<(), Impossible> {
         if next > self.sent_end() {
             return Err(Impossible);
         }
         self.reported = self.reported.max(next);
         while self.base < next {
-            self.pop_sent();
+            spare.give(self.pop_sent());
         }
         // A message asked for twice within a round trip was asked for once too often.
         let patience = rtt.overtaken(config) / 2;
         for (first, count) in missing {
-            let wanted =
-                (*first).max(self.base)..first.saturating_add(u64::from(*count)).min(self.sent_end());
+            let wanted = first.max(self.base)..first.saturating_add(u64::from(count)).min(self.sent_end());
             for number in wanted {
                 let entry = &self.entries[(number - self.base) as usize];
                 if entry.sent + patience <= now {

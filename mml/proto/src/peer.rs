@@ -1,6 +1,7 @@
 //! Everything about one peer: the link to it, what is sent to it, what was received from it.
 
 use crate::ack::{AckReceiver, AckSender};
+use crate::body::Spare;
 use crate::entropy::Entropy;
 use crate::gate::Gate;
 use crate::handshake::{Answer, Attempt};
@@ -8,8 +9,10 @@ use crate::mac::Mac;
 use crate::nack::{NackReceiver, NackSender};
 use crate::rtt::Rtt;
 use crate::session::{Session, SessionInfo};
+use crate::unr::UnrQueue;
 use crate::{
-    Body, Config, Counters, Delivery, DownReason, Event, FailReason, Pair, SendError, SendStatus, Sequence,
+    Config, Counters, Delivery, DownReason, Event, FailReason, Message, Outgoing, Pair, SendError,
+    SendStatus, Sequence,
 };
 use cl_base::{Incarnation, PeerId, Time};
 use std::collections::VecDeque;
@@ -34,6 +37,26 @@ pub(crate) struct Context {
     pub(crate) attempts: u64,
     pub(crate) counters: Counters,
     pub(crate) events: VecDeque<Event>,
+    pub(crate) spare: Spare,
+}
+
+/// Where messages go that have arrived.
+pub(crate) enum Deliver<'a> {
+    /// Among the other events.
+    AsEvents,
+    /// At once, to somebody who looks at them where they lie.
+    To(&'a mut dyn FnMut(Message<'_>)),
+}
+
+impl Deliver<'_> {
+    #[inline]
+    pub(crate) fn deliver(&mut self, cx: &mut Context, message: Message<'_>) {
+        cx.counters.messages_delivered += 1;
+        match self {
+            Deliver::AsEvents => cx.events.push_back(message.into()),
+            Deliver::To(each) => each(message),
+        }
+    }
 }
 
 /// The state of the session.
@@ -71,9 +94,7 @@ pub(crate) struct Peer {
     /// When a frame of an unknown session was last answered.
     probed: Option<Time>,
     rtt: Rtt,
-    unr: VecDeque<(u64, u8, Body)>,
-    unr_bytes: usize,
-    unr_next: u64,
+    unr: UnrQueue,
     ack: AckSender,
     nack: NackSender,
     ack_in: AckReceiver,
@@ -102,9 +123,7 @@ impl Peer {
             parting: None,
             probed: None,
             rtt: Rtt::default(),
-            unr: VecDeque::new(),
-            unr_bytes: 0,
-            unr_next: first,
+            unr: UnrQueue::new(first),
             ack: AckSender::new(first),
             nack: NackSender::new(first),
             ack_in: AckReceiver::default(),
@@ -136,7 +155,7 @@ impl Peer {
 
     /// Larger than every number used so far.
     pub(crate) fn numbers_end(&self) -> u64 {
-        self.unr_next.max(self.ack.next_number()).max(self.nack.next_number())
+        self.unr.next_number().max(self.ack.next_number()).max(self.nack.next_number())
     }
 
     pub(crate) fn send(
@@ -145,42 +164,32 @@ impl Peer {
         cx: &mut Context,
         delivery: Delivery,
         class: u8,
-        body: Body,
+        body: Outgoing<'_>,
     ) -> Result<Sequence, SendError> {
         self.last_used = now;
         self.connect(now, cx);
         let up = self.is_up();
         if delivery == Delivery::Unr && !up && self.unr.len() >= cx.config.unr_while_connecting {
             cx.counters.unr_dropped += 1;
-            self.unr_next += 1;
-            return Ok(Sequence { delivery, number: self.unr_next - 1 });
+            return Ok(Sequence { delivery, number: self.unr.skip() });
         }
         let messages = self.ack.pending() + self.nack.unsent() + self.unr.len();
-        let bytes = self.ack.bytes + self.nack.unsent_bytes + self.unr_bytes;
+        let bytes = self.ack.bytes + self.nack.unsent_bytes + self.unr.body_bytes();
         if messages >= cx.config.queue_messages || bytes + body.len() > cx.config.queue_bytes {
             cx.counters.backpressure += 1;
-            return Err(SendError::Backpressure(body));
+            return Err(SendError::Backpressure(body.into()));
         }
         let number = match delivery {
-            Delivery::Unr => {
-                self.unr_bytes += body.len();
-                self.unr.push_back((self.unr_next, class, body));
-                self.unr_next += 1;
-                self.unr_next - 1
-            }
-            Delivery::Ack => self.ack.push(class, body),
-            Delivery::Nack => self.nack.push(class, body),
+            Delivery::Unr => self.unr.push(class, body),
+            Delivery::Ack => self.ack.push(class, cx.spare.keep(body)),
+            Delivery::Nack => self.nack.push(class, cx.spare.keep(body)),
         };
         Ok(Sequence { delivery, number })
     }
 
     pub(crate) fn status(&self, seq: Sequence) -> SendStatus {
         match seq.delivery {
-            Delivery::Unr
-                if self.unr.front().is_some_and(|u| u.0 <= seq.number) && seq.number < self.unr_next =>
-            {
-                SendStatus::Pending
-            }
+            Delivery::Unr if self.unr.has(seq.number) => SendStatus::Pending,
             Delivery::Unr => SendStatus::Unknown,
             Delivery::Ack => self.ack.status(seq.number),
             Delivery::Nack => self.nack.status(seq.number),
@@ -214,7 +223,7 @@ impl Peer {
     }
 
     fn close(&mut self, cx: &mut Context, mut session: Box<Session>) {
-        self.parting = Some(transmit::close_frame(cx, self.id, &mut session, self.ack_in.take_report()));
+        self.parting = Some(transmit::close_frame(cx, &mut session, self.ack_in.take_report()));
         self.link = Link::Closed(session);
     }
 
@@ -241,9 +250,7 @@ impl Peer {
         self.attempt = None;
         self.answer = None;
         self.answer_due = false;
-        cx.counters.unr_dropped += self.unr.len() as u64;
-        self.unr.clear();
-        self.unr_bytes = 0;
+        cx.counters.unr_dropped += self.unr.clear() as u64;
         let (ack, nack) = (self.ack.fail(reason, false), self.nack.fail(reason, false));
         self.report_failed(cx, Delivery::Ack, ack, reason);
         self.report_failed(cx, Delivery::Nack, nack, reason);

@@ -1,10 +1,10 @@
 use crate::Config;
 use crate::entropy::Entropy;
 use crate::handshake::SessionKeys;
-use crate::mac::Mac;
 use crate::window::ReplayWindow;
-use crate::wire::{self, SessionFrame};
-use cl_base::{PeerId, Time};
+use crate::wire::items::Items;
+use crate::wire::{DIGEST_BYTES, SessionFrame};
+use cl_base::Time;
 use std::time::Duration;
 
 /// Something repeated at growing intervals until it is answered.
@@ -83,20 +83,24 @@ impl Epoch {
         self.frames_sent >= config.key_frames_max
     }
 
-    /// Authenticates a frame and refuses it the second time.
-    pub(crate) fn accept(
-        &mut self,
-        from: PeerId,
-        to: PeerId,
-        frame: &SessionFrame<'_>,
-    ) -> Result<(), Refusal> {
-        let digest = wire::bulk_digest(frame.bulk);
-        let digest: &[u8] = digest.as_ref().map_or(&[], |d| d.as_bytes());
-        let mac: &Mac = frame.mac.try_into().expect("cut to length");
-        if !self.keys.receive.verify(from, to, &[frame.head, frame.items, digest], mac) {
-            return Err(Refusal::BadMac);
+    /// Opens an authentic frame, once.
+    pub(crate) fn accept<'a>(&mut self, frame: SessionFrame<'a>) -> Result<Items<'a>, Refusal> {
+        let SessionFrame { header, head, sealed, bulk } = frame;
+        // Cheap, and spares the rest of it for what somebody records and repeats.
+        if !self.window.is_new(header.number) {
+            return Err(Refusal::Replayed);
         }
-        if !self.window.accept(frame.header.number) { Err(Refusal::Replayed) } else { Ok(()) }
+        let mut text = self.keys.receive.open(header.number, head, sealed).ok_or(Refusal::BadMac)?;
+        if !bulk.is_empty() {
+            let (items, digest) = text.split_at(text.len() - DIGEST_BYTES);
+            if blake3::hash(bulk) != *digest.first_chunk().expect("cut to length") {
+                return Err(Refusal::BadMac);
+            }
+            text = items;
+        }
+        // Not before all of it is known to be genuine: else an altered one would keep that out.
+        assert!(self.window.accept(header.number), "asked above");
+        Ok(Items::new(text, bulk))
     }
 }
 
@@ -149,25 +153,15 @@ impl Session {
         self.answer_due = confirm.is_none();
     }
 
-    /// Accepts a frame under the present keys, or the former ones while they hold. True if it was under the
-    /// present ones.
-    pub(crate) fn accept(
-        &mut self,
-        now: Time,
-        from: PeerId,
-        to: PeerId,
-        frame: &SessionFrame<'_>,
-    ) -> Result<bool, Refusal> {
+    /// The keys of a frame of session `id`: the present ones, or the former ones while they hold. True for
+    /// the present ones.
+    pub(crate) fn epoch(&mut self, now: Time, id: u64) -> Option<(&mut Epoch, bool)> {
         self.forget_previous(now);
-        if self.current.keys.id == frame.header.session {
-            return self.current.accept(from, to, frame).map(|()| true);
+        if self.current.keys.id == id {
+            return Some((&mut self.current, true));
         }
-        match &mut self.previous {
-            Some((epoch, _)) if epoch.keys.id == frame.header.session => {
-                epoch.accept(from, to, frame).map(|()| false)
-            }
-            _ => Err(Refusal::Unknown),
-        }
+        let (previous, _) = self.previous.as_mut().filter(|(epoch, _)| epoch.keys.id == id)?;
+        Some((previous, false))
     }
 
     /// Drops the former keys when their time is over.

@@ -15,6 +15,13 @@ impl ReplayWindow {
         ReplayWindow { next: 0, seen: [0; WINDOW as usize / 64] }
     }
 
+    /// What [`ReplayWindow::accept`] would say.
+    #[inline]
+    pub(crate) fn is_new(&self, number: u64) -> bool {
+        let old = number < self.next && (number < self.next.saturating_sub(WINDOW) || self.get(number));
+        number != u64::MAX && !old
+    }
+
     /// True, once, for a number not seen before and not too old to tell. Call it for authentic frames only.
     #[must_use]
     pub(crate) fn accept(&mut self, number: u64) -> bool {
@@ -63,6 +70,7 @@ mod tests {
                 let number = (top + rng.below(jump)).saturating_sub(rng.below(1100));
                 // `top` is one more than the largest accepted, as `next` is.
                 let expected = number >= top.saturating_sub(WINDOW) && !seen.contains(&number);
+                assert_eq!(window.is_new(number), expected);
                 assert_eq!(window.accept(number), expected, "seed {seed}, number {number}, top {top}");
                 if expected {
                     seen.insert(number);

@@ -8,41 +8,25 @@
 //! refusal     format 1 | kind 1 | reason 1 | 0 1 | mac of the init 16 | value 8 | mac 16
 //! unknown     format 1 | kind 1 | 0 2 | session 8 | incarnation 8 | mac 16
 //! session     format 1 | kind 1 | class 1 | 0 1 | bulk length 4 | session 8 | frame number 8
-//!             | items | bulk | mac 16
-//! item        tag 1 | ...
-//!   message   tag UNR, ACK or NACK | number 8 | behind 4 | length 4 | body
-//!   ack       next 8 | words 1 | bitmap of what has arrived beyond `next`, words x 8
-//!   report    next 8 | ranges 1 | ranges x (first 8 | count 4): what is missing
-//!   advert    base 8 | next 8
-//!   close
-//!   confirm   the sender wants to hear the receiver under the same keys
+//!             | sealed: items [| digest of the bulk 32] | tag 16 | bulk
 //! ```
 //! The format is that of these first bytes. The version of the protocol is negotiated in the handshake, and is
 //! a property of the session; so `init`, `refusal` and the first four bytes of all frames keep their form
 //! as long as the format stays.
 //!
-//! `behind` is the distance from the number of the message back to the oldest one that its sender would
-//! still repeat. A message with the tag's [`BULK`] bit has its body in the bulk part; there is at most one.
-//! The MAC of a session frame covers the digest of the bulk in its place, so that a long body sent to
-//! many is hashed once.
+//! `items.rs` shows the items. The header is authenticated with what is sealed. The bulk is a long body that is
+//! sent to many: it is hashed once, the digest is sealed for each, and its bytes are the same for all.
 
 use crate::mac::MAC_BYTES;
 
 pub(crate) mod handshake;
+pub(crate) mod items;
 
 /// The first byte of every frame.
 pub(crate) const FORMAT: u8 = 1;
 pub(crate) const SESSION_HEADER_BYTES: usize = 24;
-/// Bytes of a message item before its body.
-pub(crate) const MESSAGE_HEADER_BYTES: usize = 17;
-/// Bodies longer than this travel as bulk. Below, one more hash costs more than it saves.
-pub(crate) const BULK_MIN: usize = 1024;
-/// Words of an acknowledgement bitmap; with 64 messages each, the window of ACK messages.
-pub(crate) const ACK_WORDS_MAX: usize = 4;
-/// Ranges asked for at once; what does not fit is asked for next time.
-pub(crate) const RANGES_MAX: usize = 32;
-/// Sequence numbers end here, so that arithmetic on what a peer claims cannot overflow.
-pub(crate) const NUMBER_MAX: u64 = 1 << 62;
+/// A BLAKE3 hash.
+pub(crate) const DIGEST_BYTES: usize = 32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -53,16 +37,6 @@ pub(crate) enum Kind {
     Unknown = 5,
     Refusal = 6,
 }
-
-pub(crate) const UNR: u8 = 1;
-pub(crate) const ACK: u8 = 2;
-pub(crate) const NACK: u8 = 3;
-const ACK_REPORT: u8 = 4;
-const NACK_REPORT: u8 = 5;
-const NACK_ADVERT: u8 = 6;
-const CLOSE: u8 = 7;
-const CONFIRM: u8 = 8;
-pub(crate) const BULK: u8 = 0x80;
 
 /// The application's class byte of a frame, before and without authentication: good for choosing which
 /// frame to handle first, for nothing else. `None` for handshakes and for what is no frame.
@@ -77,7 +51,10 @@ pub fn peek_class(frame: &[u8]) -> Option<u8> {
 /// that no number is used twice under one key.
 pub fn peek_number(frame: &[u8]) -> Option<(u64, u64)> {
     match peek_kind(frame)? {
-        Kind::Session => SessionFrame::split(frame).map(|frame| (frame.header.session, frame.header.number)),
+        Kind::Session => {
+            let header = SessionHeader::read(frame);
+            Some((header.session, header.number))
+        }
         _ => None,
     }
 }
@@ -113,6 +90,17 @@ impl SessionHeader {
         bytes[16..].copy_from_slice(&self.number.to_le_bytes());
         bytes
     }
+
+    /// The header of a frame that is long enough for one.
+    fn read(frame: &[u8]) -> SessionHeader {
+        let word = |at: usize| u64::from_le_bytes(frame[at..at + 8].try_into().expect("8 bytes"));
+        SessionHeader {
+            class: frame[2],
+            bulk_len: u32::from_le_bytes(frame[4..8].try_into().expect("4 bytes")),
+            session: word(8),
+            number: word(16),
+        }
+    }
 }
 
 /// A session frame cut into its parts; nothing but the header has been looked at.
@@ -120,161 +108,19 @@ impl SessionHeader {
 pub(crate) struct SessionFrame<'a> {
     pub(crate) header: SessionHeader,
     pub(crate) head: &'a [u8],
-    pub(crate) items: &'a [u8],
+    /// Text and tag.
+    pub(crate) sealed: &'a mut [u8],
     pub(crate) bulk: &'a [u8],
-    pub(crate) mac: &'a [u8],
 }
 
 impl<'a> SessionFrame<'a> {
     /// Cuts a frame that [`peek_kind`] has called a session frame; `None` if the lengths contradict each other.
-    pub(crate) fn split(frame: &'a [u8]) -> Option<SessionFrame<'a>> {
-        let mut reader = Reader(&frame[4..]);
-        let header = SessionHeader {
-            class: frame[2],
-            bulk_len: reader.u32()?,
-            session: reader.u64()?,
-            number: reader.u64()?,
-        };
-        let (head, rest) = frame.split_at(SESSION_HEADER_BYTES);
-        let (rest, mac) = rest.split_at(rest.len() - MAC_BYTES);
-        let items_len = rest.len().checked_sub(header.bulk_len as usize)?;
-        let (items, bulk) = rest.split_at(items_len);
-        Some(SessionFrame { header, head, items, bulk, mac })
-    }
-}
-
-/// What the MAC covers in place of the bulk.
-pub(crate) fn bulk_digest(bulk: &[u8]) -> Option<blake3::Hash> {
-    (!bulk.is_empty()).then(|| blake3::hash(bulk))
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Item<'a> {
-    Message { kind: u8, number: u64, base: u64, body: &'a [u8] },
-    Ack { next: u64, beyond: [u64; ACK_WORDS_MAX] },
-    Report { next: u64, missing: Vec<(u64, u32)> },
-    Advert { base: u64, next: u64 },
-    Close,
-    Confirm,
-}
-
-/// All items of an authentic frame, or `None` if it breaks a rule anywhere.
-pub(crate) fn read_items<'a>(frame: &SessionFrame<'a>) -> Option<Vec<Item<'a>>> {
-    let mut reader = Reader(frame.items);
-    let mut bulk = Some(frame.bulk).filter(|bulk| !bulk.is_empty());
-    let mut items = Vec::new();
-    while !reader.0.is_empty() {
-        items.push(read_item(&mut reader, &mut bulk)?);
-    }
-    bulk.is_none().then_some(items)
-}
-
-fn read_item<'a>(reader: &mut Reader<'a>, bulk: &mut Option<&'a [u8]>) -> Option<Item<'a>> {
-    match reader.u8()? {
-        tag if matches!(tag & !BULK, UNR | ACK | NACK) => {
-            let number = reader.number()?;
-            let base = number.checked_sub(u64::from(reader.u32()?))?;
-            let len = reader.u32()? as usize;
-            let body =
-                if tag & BULK == 0 { reader.take(len)? } else { bulk.take().filter(|b| b.len() == len)? };
-            Some(Item::Message { kind: tag & !BULK, number, base, body })
-        }
-        ACK_REPORT => {
-            let next = reader.number()?;
-            let words = usize::from(reader.u8()?);
-            let mut beyond = [0; ACK_WORDS_MAX];
-            for word in beyond.get_mut(..words)? {
-                *word = reader.u64()?;
-            }
-            Some(Item::Ack { next, beyond })
-        }
-        NACK_REPORT => {
-            let next = reader.number()?;
-            let ranges = usize::from(reader.u8()?);
-            if ranges > RANGES_MAX {
-                return None;
-            }
-            let missing =
-                (0..ranges).map(|_| Some((reader.number()?, reader.u32()?))).collect::<Option<_>>()?;
-            Some(Item::Report { next, missing })
-        }
-        NACK_ADVERT => {
-            let (base, next) = (reader.number()?, reader.number()?);
-            (base <= next).then_some(Item::Advert { base, next })
-        }
-        CLOSE => Some(Item::Close),
-        CONFIRM => Some(Item::Confirm),
-        _ => None,
-    }
-}
-
-pub(crate) fn put_message(frame: &mut Vec<u8>, tag: u8, number: u64, base: u64, len: usize) {
-    frame.push(tag);
-    frame.extend_from_slice(&number.to_le_bytes());
-    let behind = u32::try_from(number - base).expect("queues are bounded far below u32::MAX messages");
-    frame.extend_from_slice(&behind.to_le_bytes());
-    frame.extend_from_slice(&u32::try_from(len).expect("a body is at most u32::MAX bytes").to_le_bytes());
-}
-
-pub(crate) fn put_ack(frame: &mut Vec<u8>, next: u64, beyond: &[u64; ACK_WORDS_MAX]) {
-    let words = ACK_WORDS_MAX - beyond.iter().rev().take_while(|word| **word == 0).count();
-    frame.push(ACK_REPORT);
-    frame.extend_from_slice(&next.to_le_bytes());
-    frame.push(words as u8);
-    for word in &beyond[..words] {
-        frame.extend_from_slice(&word.to_le_bytes());
-    }
-}
-
-pub(crate) fn put_report(frame: &mut Vec<u8>, next: u64, missing: &[(u64, u32)]) {
-    debug_assert!(missing.len() <= RANGES_MAX);
-    frame.push(NACK_REPORT);
-    frame.extend_from_slice(&next.to_le_bytes());
-    frame.push(missing.len() as u8);
-    for (first, count) in missing {
-        frame.extend_from_slice(&first.to_le_bytes());
-        frame.extend_from_slice(&count.to_le_bytes());
-    }
-}
-
-pub(crate) fn put_advert(frame: &mut Vec<u8>, base: u64, next: u64) {
-    frame.push(NACK_ADVERT);
-    frame.extend_from_slice(&base.to_le_bytes());
-    frame.extend_from_slice(&next.to_le_bytes());
-}
-
-pub(crate) fn put_close(frame: &mut Vec<u8>) {
-    frame.push(CLOSE);
-}
-
-pub(crate) fn put_confirm(frame: &mut Vec<u8>) {
-    frame.push(CONFIRM);
-}
-
-/// A cursor that never reads past the end.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.take(1).map(|b| b[0])
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.take(4).map(|b| u32::from_le_bytes(b.try_into().expect("4 bytes")))
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.take(8).map(|b| u64::from_le_bytes(b.try_into().expect("8 bytes")))
-    }
-
-    /// A sequence number: within the range in which arithmetic is safe.
-    fn number(&mut self) -> Option<u64> {
-        self.u64().filter(|n| *n < NUMBER_MAX)
+    pub(crate) fn split(frame: &'a mut [u8]) -> Option<SessionFrame<'a>> {
+        let header = SessionHeader::read(frame);
+        let (head, rest) = frame.split_at_mut(SESSION_HEADER_BYTES);
+        let digest = if header.bulk_len == 0 { 0 } else { DIGEST_BYTES };
+        let sealed_len = rest.len().checked_sub(header.bulk_len as usize)?;
+        let (sealed, bulk) = rest.split_at_mut(sealed_len);
+        (sealed.len() >= digest + MAC_BYTES).then_some(SessionFrame { header, head, sealed, bulk })
     }
 }

@@ -55,7 +55,7 @@ fn an_attacker_cannot_talk_two_parties_into_an_older_version() {
     assert_eq!(init[1..4], [INIT, 1, 3]);
     init[3] = 1;
     let now = world.now;
-    assert_eq!(world.party(to).handle(now, from, address(from), &init), Verdict::Refused);
+    assert_eq!(world.party(to).handle(now, from, address(from), &mut init.clone()), Verdict::Refused);
     assert_eq!(world.party(to).counters().bad_mac, 1);
     world.run_for(SECOND);
     assert_eq!(world.parties[0].session(id(1)).unwrap().version, 3);
@@ -159,7 +159,7 @@ fn strangers_who_flood_with_handshakes_cost_a_hash_and_get_no_answer() {
     for i in 0..floods {
         // As if from a member, whose key the stranger does not have; every frame is another one.
         frame[40..44].copy_from_slice(&i.to_le_bytes());
-        assert_eq!(world.parties[0].handle(now, id(2), address(id(2)), &frame), Verdict::Refused);
+        assert_eq!(world.parties[0].handle(now, id(2), address(id(2)), &mut frame.clone()), Verdict::Refused);
     }
     println!("{} ns for each", start.elapsed().as_nanos() / u128::from(floods));
     let counters = world.parties[0].counters();
@@ -177,7 +177,7 @@ fn a_member_that_floods_is_held_to_its_share_and_others_connect_meanwhile() {
         // 400 handshakes in two seconds, each of a new life.
         let frame = init(2, id(0), life, world.now);
         let now = world.now;
-        world.parties[0].handle(now, id(2), address(id(2)), &frame);
+        world.parties[0].handle(now, id(2), address(id(2)), &mut frame.clone());
         world.run_for(Duration::from_millis(5));
         if life == 1200 {
             world.send(1, 0, Delivery::Ack, 10).unwrap();
@@ -200,7 +200,7 @@ fn under_load_who_does_not_receive_at_his_address_gets_no_handshake() {
     let mut verdicts = Vec::new();
     for life in 1000..1100 {
         let frame = init(2, id(0), life, now);
-        verdicts.push(world.parties[0].handle(now, id(2), address(id(2)), &frame));
+        verdicts.push(world.parties[0].handle(now, id(2), address(id(2)), &mut frame.clone()));
     }
     let counters = world.parties[0].counters();
     assert_eq!((counters.handshakes, counters.cookies), (5, 95));
@@ -216,10 +216,10 @@ fn under_load_who_does_not_receive_at_his_address_gets_no_handshake() {
     let now = world.now;
     for life in 1000..1010 {
         let init = init(2, id(0), life, now);
-        world.parties[0].handle(now, id(2), address(id(2)), &init);
+        world.parties[0].handle(now, id(2), address(id(2)), &mut init.clone());
     }
     let before = world.parties[0].counters().handshakes;
-    world.parties[0].handle(now, from, address(id(9)), &frame);
+    world.parties[0].handle(now, from, address(id(9)), &mut frame.clone());
     assert_eq!(world.parties[0].counters().handshakes, before);
 }
 
@@ -232,7 +232,7 @@ fn frames_of_unknown_sessions_are_answered_up_to_a_bound_and_nothing_is_remember
         frame.resize(60, 9);
         frame[..4].copy_from_slice(&[1, 4, 0, 0]);
         frame[4..8].fill(0);
-        world.parties[0].handle(now, PeerId::new(102, instance), address(id(2)), &frame);
+        world.parties[0].handle(now, PeerId::new(102, instance), address(id(2)), &mut frame.clone());
         while let Some(transmit) = world.parties[0].poll_transmit(now, &mut frame) {
             assert!(
                 transmit.answers_hello && frame.len() < 60,
@@ -260,7 +260,7 @@ fn sessions_of_the_same_static_keys_have_nothing_in_common() {
     // Nothing that was authentic in the one world is in the other.
     let now = other.now;
     for (from, to, frame) in &world.recorded {
-        let verdict = other.party(*to).handle(now, *from, address(*from), frame);
+        let verdict = other.party(*to).handle(now, *from, address(*from), &mut frame.clone());
         assert!(frame[1] == INIT || verdict == Verdict::Refused);
     }
     let sequence = mml_proto::Sequence { delivery: Delivery::Ack, number: 0 };

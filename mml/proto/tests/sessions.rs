@@ -227,7 +227,7 @@ fn messages_ready_together_share_a_frame_with_others_of_their_class() {
     let (mut frame, mut classes) = (Vec::new(), Vec::new());
     while world.parties[0].poll_transmit(now, &mut frame).is_some() {
         classes.push(peek_class(&frame).unwrap());
-        assert_ne!(world.parties[1].handle(now, id(0), address(id(0)), &frame), Verdict::Refused);
+        assert_ne!(world.parties[1].handle(now, id(0), address(id(0)), &mut frame), Verdict::Refused);
     }
     assert_eq!(classes, [1, 2, 1]);
     let received = std::iter::from_fn(|| world.parties[1].poll_event()).count();
@@ -276,7 +276,7 @@ fn strangers_and_crowds_cannot_fill_the_table_of_peers() {
     frame[..4].copy_from_slice(&[1, 4, 0, 0]);
     let now = world.now;
     for instance in 0..1000 {
-        world.parties[1].handle(now, PeerId::new(100, 1000 + instance), address(id(0)), &frame);
+        world.parties[1].handle(now, PeerId::new(100, 1000 + instance), address(id(0)), &mut frame);
     }
     let c = world.parties[1].counters();
     assert_eq!((c.unknown_session, c.peers_full), (1000, 0), "nothing is remembered of them");

@@ -1,7 +1,10 @@
 //! What the workloads ask of a layer: [`Party`]. Each layer's endpoint is one.
 
 mod of_cl;
+mod of_mml;
 mod of_rcl;
+
+pub use of_mml::{Acknowledged, Unreliable};
 
 use crate::case::{Case, Link, Transport};
 use crate::veth;
@@ -37,6 +40,12 @@ pub trait Party: Sized {
 
     /// Learns where `peer` is; `calling`, so as to send to it first.
     fn meet(&mut self, peer: PeerId, addr: SocketAddr, calling: bool);
+
+    /// Whether messages can be sent to `peer` now.
+    fn is_ready(&self, peer: PeerId) -> bool {
+        let _ = peer;
+        true
+    }
 
     /// `cl`'s endpoint, here or below.
     fn below(&self) -> &cl::Endpoint;
@@ -113,8 +122,9 @@ pub trait Party: Sized {
 
 /// Whether messages to `peer` travel as `case` wants them to.
 pub fn is_met(party: &impl Party, case: &Case, peer: PeerId) -> bool {
-    case.transport != Transport::Shm
-        || party.below().path(peer).is_some_and(|path| path.kind == TransportKind::SharedMemory)
+    let shares = case.transport != Transport::Shm
+        || party.below().path(peer).is_some_and(|path| path.kind == TransportKind::SharedMemory);
+    shares && party.is_ready(peer)
 }
 
 /// How messages to `peer` have travelled, and why.

@@ -263,6 +263,9 @@ impl Peer {
         let Some(old) = self.known.filter(|known| *known < new) else { return };
         let was_up = self.is_up();
         self.known = Some(new);
+        if self.answer.take_if(|(answer, _)| answer.incarnation < new).is_some() {
+            self.answer_due = false;
+        }
         cx.events.push_back(Event::Restarted { peer: self.id, old, new });
         // What was accepted since the old session ended has not been sent, and is for whoever comes up.
         let ack = self.ack.fail(FailReason::Restarted, !was_up);
@@ -311,25 +314,15 @@ impl Peer {
         }
     }
 
-    /// Whether a session frame is under the keys that wait for the peer to use them, and is authentic: then the
-    /// peer has them, and they are installed.
-    pub(super) fn take_up_answer(
-        &mut self,
-        now: Time,
-        cx: &mut Context,
-        frame: &wire::SessionFrame<'_>,
-    ) -> bool {
-        let waiting = |(answer, _): &mut (Answer, Time)| {
-            answer.epoch.keys.id == frame.header.session && answer.epoch.accept(self.id, cx.me, frame).is_ok()
-        };
-        let Some((answer, _)) = self.answer.take_if(waiting) else { return false };
+    /// The peer uses the keys that wait for it, so it has them: they are installed.
+    pub(super) fn take_up_answer(&mut self, now: Time, cx: &mut Context) {
+        let Some((answer, _)) = self.answer.take() else { return };
         let Answer { incarnation, epoch, continued, .. } = answer;
         let continued = match &self.link {
             Link::Up(session) if continued => Some(session.current.keys.id),
             _ => None,
         };
         self.install(now, cx, *epoch, incarnation, continued, None);
-        true
     }
 
     fn refuse(&mut self, now: Time, cx: &mut Context, frame: &InitFrame<'_>, refused: Refused) -> Verdict {

@@ -1,13 +1,14 @@
 //! A peer that holds a valid key and says whatever it likes.
 
-use super::{Context, Link, Peer};
+use super::{Context, Deliver, Link, Peer};
 use crate::entropy::Entropy;
-use crate::frame::FrameWriter;
+use crate::frame::{Content, FrameWriter};
 use crate::gate::Gate;
 use crate::handshake::SessionKeys;
 use crate::session::{Epoch, Session};
-use crate::wire::{self, NUMBER_MAX, SessionFrame};
-use crate::{Config, Counters, Delivery, Pair};
+use crate::wire::SessionFrame;
+use crate::wire::items::{self, BULK, MessageWriter, NUMBER_MAX};
+use crate::{Body, Config, Counters, Delivery, Pair};
 use cl_base::{Incarnation, PeerId, Rng, Time};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -25,6 +26,7 @@ fn context() -> Context {
         attempts: 0,
         counters: Counters::default(),
         events: VecDeque::new(),
+        spare: Default::default(),
     }
 }
 
@@ -39,21 +41,22 @@ fn number(rng: &mut Rng) -> u64 {
 }
 
 fn put_items(rng: &mut Rng, frame: &mut Vec<u8>) {
+    let mut writer = MessageWriter::default();
     for _ in 0..rng.below(6) {
         match rng.below(7) {
             0..=2 => {
                 let (number, behind) = (number(rng), rng.below(3000));
-                let tag = *rng.pick(&[wire::UNR, wire::ACK, wire::NACK, wire::ACK | wire::BULK]).unwrap();
-                wire::put_message(frame, tag, number, number.saturating_sub(behind), 8);
+                let tag = *rng.pick(&[items::UNR, items::ACK, items::NACK, items::ACK | BULK]).unwrap();
+                writer.put(frame, tag, number.min(u64::MAX - 1), number.saturating_sub(behind), 8);
                 frame.extend_from_slice(&[0; 8]);
             }
-            3 => wire::put_ack(frame, number(rng), &[rng.next_u64(), rng.next_u64(), 0, rng.next_u64()]),
-            4 => wire::put_report(
+            3 => items::put_ack(frame, number(rng), &[rng.next_u64(), rng.next_u64(), 0, rng.next_u64()]),
+            4 => items::put_report(
                 frame,
                 number(rng),
                 &[(number(rng), rng.next_u64() as u32), (number(rng), 3)],
             ),
-            5 => wire::put_advert(frame, number(rng), number(rng)),
+            5 => items::put_advert(frame, number(rng), number(rng)),
             _ => {
                 let noise = rng.next_u64().to_le_bytes();
                 frame.extend_from_slice(&noise[..rng.below(9) as usize]);
@@ -78,14 +81,17 @@ fn nothing_that_an_authentic_peer_says_panics_or_grows_without_bound() {
         for round in 0..40 {
             let delivery = *rng.pick(&[Delivery::Ack, Delivery::Nack]).unwrap();
             let _ = peer.send(now, &mut cx, delivery, 0, vec![0; 300].into());
+            let body = Body::shared(vec![1; 2000]);
             let mut writer = FrameWriter::new(&mut frame, &cx.config);
             put_items(&mut rng, writer.items());
             if rng.chance(1, 3) {
                 let n = number(&mut rng) % NUMBER_MAX;
-                assert!(writer.push(wire::NACK, n, n.saturating_sub(rng.below(9)), 1, &vec![1; 2000].into()));
+                assert!(writer.push(items::NACK, n, n.saturating_sub(rng.below(9)), 1, Content::Bulk(&body)));
             }
-            writer.finish(PEER, ME, &theirs, round);
-            peer.on_session_frame(now, &mut cx, &SessionFrame::split(&frame).expect("well cut"));
+            let bulk = writer.finish(&theirs, round);
+            frame.extend_from_slice(bulk.as_deref().unwrap_or_default());
+            let cut = SessionFrame::split(&mut frame).expect("well cut");
+            peer.on_session_frame(now, &mut cx, cut, Deliver::AsEvents);
             now += Duration::from_millis(rng.below(50));
             if peer.next_timeout(&cx.config).is_some_and(|at| at <= now) {
                 peer.on_timeout(now, &mut cx);

@@ -1,11 +1,12 @@
 //! What a peer's frames do.
 
-use super::{Context, Link, Peer};
+use super::{Context, Deliver, Link, Peer};
 use crate::ack::Arrival;
 use crate::session::Refusal;
-use crate::wire::{self, Item, SessionFrame};
-use crate::{Delivery, DownReason, Event, Sequence, Verdict};
-use cl_base::Time;
+use crate::wire::SessionFrame;
+use crate::wire::items::{ACK, Item, Items, UNR};
+use crate::{Delivery, DownReason, Event, Message, Sequence, Verdict};
+use cl_base::{Incarnation, PeerId, Time};
 
 impl Peer {
     /// A session frame; nothing of it has been checked.
@@ -13,21 +14,18 @@ impl Peer {
         &mut self,
         now: Time,
         cx: &mut Context,
-        frame: &SessionFrame<'_>,
+        frame: SessionFrame<'_>,
+        mut deliver: Deliver<'_>,
     ) -> Verdict {
         let closed = matches!(self.link, Link::Closed(_));
-        let accepted = match &mut self.link {
-            Link::Up(session) | Link::Closed(session) => session.accept(now, self.id, cx.me, frame),
-            _ => Err(Refusal::Unknown),
-        };
-        let (is_current, verdict) = match accepted {
-            Ok(is_current) => (is_current, Verdict::Authentic),
-            Err(Refusal::Unknown) if self.take_up_answer(now, cx, frame) => (true, Verdict::Established),
+        let (session, class) = (frame.header.session, frame.header.class);
+        let (items, is_current, verdict) = match self.open_frame(now, cx, frame) {
+            Ok(opened) => opened,
             Err(refusal) => {
                 match refusal {
                     Refusal::Unknown => {
                         cx.counters.unknown_session += 1;
-                        self.tell_unknown(now, cx, frame.header.session);
+                        self.tell_unknown(now, cx, session);
                     }
                     Refusal::BadMac => cx.counters.bad_mac += 1,
                     Refusal::Replayed => cx.counters.replayed += 1,
@@ -36,13 +34,13 @@ impl Peer {
             }
         };
         let closed = closed && verdict == Verdict::Authentic;
-        let Some(items) = wire::read_items(frame) else {
+        if !items.are_sound() {
             cx.counters.malformed += 1;
             return Verdict::Refused;
-        };
+        }
         cx.counters.frames_received += 1;
         if closed {
-            self.on_frame_after_close(now, cx, &items);
+            self.on_frame_after_close(now, cx, items);
             return Verdict::Authentic;
         }
         if let Link::Up(session) = &mut self.link {
@@ -54,25 +52,53 @@ impl Peer {
         }
         self.last_used = now;
         for item in items {
-            if !self.on_item(now, cx, frame.header.class, item) {
+            if !self.on_item(now, cx, class, item, &mut deliver) {
                 cx.counters.malformed += 1;
             }
         }
         verdict
     }
 
+    /// Opens a frame under whichever keys it is under: those of the session, or those that wait for the peer to use
+    /// them, which are installed then. True if they are the present ones.
+    fn open_frame<'a>(
+        &mut self,
+        now: Time,
+        cx: &mut Context,
+        frame: SessionFrame<'a>,
+    ) -> Result<(Items<'a>, bool, Verdict), Refusal> {
+        let id = frame.header.session;
+        if let Link::Up(session) | Link::Closed(session) = &mut self.link
+            && let Some((epoch, is_current)) = session.epoch(now, id)
+        {
+            return epoch.accept(frame).map(|items| (items, is_current, Verdict::Authentic));
+        }
+        let answer = self.answer.as_mut().filter(|(answer, _)| answer.epoch.keys.id == id);
+        let (answer, _) = answer.ok_or(Refusal::Unknown)?;
+        let items = answer.epoch.accept(frame)?;
+        self.take_up_answer(now, cx);
+        Ok((items, true, Verdict::Established))
+    }
+
     /// The peer does not know yet that the session has ended: its CLOSE was lost.
-    fn on_frame_after_close(&mut self, now: Time, cx: &mut Context, items: &[Item<'_>]) {
-        if items.contains(&Item::Close) || !self.may_probe(now, cx) {
+    fn on_frame_after_close(&mut self, now: Time, cx: &mut Context, mut items: Items<'_>) {
+        if items.any(|item| item == Item::Close) || !self.may_probe(now, cx) {
             return;
         }
         if let Link::Closed(session) = &mut self.link {
-            self.parting = Some(super::transmit::close_frame(cx, self.id, session, None));
+            self.parting = Some(super::transmit::close_frame(cx, session, None));
         }
     }
 
     /// One item of an authentic frame; false if it claims the impossible.
-    fn on_item(&mut self, now: Time, cx: &mut Context, class: u8, item: Item<'_>) -> bool {
+    fn on_item(
+        &mut self,
+        now: Time,
+        cx: &mut Context,
+        class: u8,
+        item: Item<'_>,
+        deliver: &mut Deliver<'_>,
+    ) -> bool {
         let (from, Some(incarnation)) = (self.id, self.known) else {
             unreachable!("a session has an incarnation")
         };
@@ -81,31 +107,23 @@ impl Peer {
                 if body.len() > cx.config.body_bytes_max {
                     return false;
                 }
-                let message = |delivery, number, class, body| Event::Message {
-                    from,
-                    incarnation,
-                    class,
-                    seq: Sequence { delivery, number },
-                    body,
-                };
                 let arrival = match kind {
-                    wire::UNR => {
-                        cx.events.push_back(message(Delivery::Unr, number, class, body.to_vec()));
-                        cx.counters.messages_delivered += 1;
+                    UNR => {
+                        deliver.deliver(cx, message(from, incarnation, Delivery::Unr, number, class, body));
                         Arrival::New
                     }
-                    wire::ACK => {
-                        self.ack_in.on_message(now, number, base, class, body, &cx.config, |n, c, b| {
-                            cx.events.push_back(message(Delivery::Ack, n, c, b));
-                            cx.counters.messages_delivered += 1;
+                    ACK => {
+                        let config = cx.config.ack_arrivals();
+                        self.ack_in.on_message(now, number, base, class, body, config, |n, c, b| {
+                            deliver.deliver(cx, message(from, incarnation, Delivery::Ack, n, c, b));
                         })
                     }
                     _ => {
                         let (arrival, gaps) = self.nack_in.on_message(now, number, base, &cx.config);
                         self.report_gaps(cx, gaps);
                         if arrival == Arrival::New {
-                            cx.events.push_back(message(Delivery::Nack, number, class, body.to_vec()));
-                            cx.counters.messages_delivered += 1;
+                            deliver
+                                .deliver(cx, message(from, incarnation, Delivery::Nack, number, class, body));
                         }
                         arrival
                     }
@@ -114,14 +132,19 @@ impl Peer {
                 cx.counters.reorder_full += u64::from(arrival == Arrival::Full);
             }
             Item::Ack { next, beyond } => {
-                let Ok(settled) = self.ack.on_ack(now, next, &beyond, &mut self.rtt, &cx.config) else {
+                let Ok(settled) =
+                    self.ack.on_ack(now, next, &beyond, &mut self.rtt, &cx.config, &mut cx.spare)
+                else {
                     return false;
                 };
                 let seq = |number| Sequence { delivery: Delivery::Ack, number };
                 cx.events.extend(settled.map(|number| Event::Delivered { peer: from, seq: seq(number) }));
             }
             Item::Report { next, missing } => {
-                return self.nack.on_report(now, next, &missing, &self.rtt, &cx.config).is_ok();
+                return self
+                    .nack
+                    .on_report(now, next, missing.iter(), &self.rtt, &cx.config, &mut cx.spare)
+                    .is_ok();
             }
             Item::Advert { base, next } => {
                 let gaps = self.nack_in.on_advert(now, base, next, &cx.config);
@@ -150,4 +173,16 @@ impl Peer {
             cx.events.push_back(Event::Gap { peer: self.id, count });
         }
     }
+}
+
+/// A message, and who sent it.
+fn message(
+    from: PeerId,
+    incarnation: Incarnation,
+    delivery: Delivery,
+    number: u64,
+    class: u8,
+    body: &[u8],
+) -> Message<'_> {
+    Message { from, incarnation, class, seq: Sequence { delivery, number }, body }
 }

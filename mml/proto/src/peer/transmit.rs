@@ -4,9 +4,9 @@ use super::{Context, Link, Peer};
 use crate::ack::AckReport;
 use crate::frame::FrameWriter;
 use crate::session::Session;
-use crate::wire;
-use crate::{Config, DownReason, Transmit};
-use cl_base::{PeerId, Time};
+use crate::wire::items::{self, ACK, NACK, UNR};
+use crate::{Body, Config, DownReason, Transmit};
+use cl_base::Time;
 
 impl Peer {
     /// Whether [`Peer::poll_transmit`] would fill a frame.
@@ -30,15 +30,15 @@ impl Peer {
         }
     }
 
-    /// Fills `frame` with the next frame to this peer, if there is one.
+    /// Fills `frame` with the next frame to this peer, if there is one, and returns what goes behind it.
     pub(crate) fn poll_transmit(
         &mut self,
         now: Time,
         cx: &mut Context,
         frame: &mut Vec<u8>,
-    ) -> Option<Transmit> {
+    ) -> Option<(Transmit, Option<Body>)> {
         frame.clear();
-        let mut answers_hello = false;
+        let (mut answers_hello, mut bulk) = (false, None);
         if let Some(parting) = self.parting.take() {
             *frame = parting;
         } else if let Some(notice) = self.notice.take() {
@@ -53,13 +53,13 @@ impl Peer {
         } else if !self.wants_to_send(&cx.config) {
             return None;
         } else {
-            self.fill_session_frame(now, cx, frame);
+            bulk = self.fill_session_frame(now, cx, frame);
         }
         cx.counters.frames_sent += 1;
-        Some(Transmit { to: self.id, answers_hello })
+        Some((Transmit { to: self.id, answers_hello }, bulk))
     }
 
-    fn fill_session_frame(&mut self, now: Time, cx: &mut Context, frame: &mut Vec<u8>) {
+    fn fill_session_frame(&mut self, now: Time, cx: &mut Context, frame: &mut Vec<u8>) -> Option<Body> {
         let Link::Up(session) = &mut self.link else {
             unreachable!("there is something to send in a session")
         };
@@ -68,32 +68,32 @@ impl Peer {
         let mut writer = FrameWriter::new(frame, &cx.config);
         let mut owes_answer = std::mem::take(&mut session.confirm_due);
         if owes_answer {
-            wire::put_confirm(writer.items());
+            items::put_confirm(writer.items());
         }
         if let Some((next, beyond)) = self.ack_in.take_report() {
-            wire::put_ack(writer.items(), next, &beyond);
+            items::put_ack(writer.items(), next, &beyond);
         }
         if let Some((next, missing)) = self.nack_in.take_report() {
             owes_answer |= !missing.is_empty();
-            wire::put_report(writer.items(), next, &missing);
+            items::put_report(writer.items(), next, &missing);
         }
         if std::mem::take(&mut self.nack.advert_due) {
             owes_answer = true;
-            wire::put_advert(writer.items(), self.nack.base(), self.nack.sent_end());
+            items::put_advert(writer.items(), self.nack.base(), self.nack.sent_end());
         }
         loop {
             // Urgency first: what was lost holds others up, and UNR messages age.
             let repeats = [self.ack.next_to_repeat().is_some(), self.nack.next_to_repeat().is_some()];
-            if !self.unr.is_empty() && repeats == [false, false] {
-                let (number, class, body) = &self.unr[0];
-                if !writer.push(wire::UNR, *number, *number, *class, body) {
+            if repeats == [false, false]
+                && let Some((number, class, content)) = self.unr.front()
+            {
+                if !writer.push(UNR, number, number, class, content) {
                     break;
                 }
-                self.unr_bytes -= body.len();
-                self.unr.pop_front();
+                self.unr.pop();
             } else if let Some(number) = self.ack.next_to_send().filter(|_| repeats != [false, true]) {
                 let entry = self.ack.entry(number).expect("it is to be sent");
-                if !writer.push(wire::ACK, number, self.ack.base(), entry.class, &entry.body) {
+                if !writer.push(ACK, number, self.ack.base(), entry.class, entry.body.content()) {
                     break;
                 }
                 cx.counters.retransmitted += u64::from(entry.attempts > 0);
@@ -101,11 +101,11 @@ impl Peer {
                 owes_answer = true;
             } else if let Some(number) = self.nack.next_to_send() {
                 let entry = self.nack.entry(number).expect("it is to be sent");
-                if !writer.push(wire::NACK, number, self.nack.base(), entry.class, &entry.body) {
+                if !writer.push(NACK, number, self.nack.base(), entry.class, entry.body.content()) {
                     break;
                 }
                 cx.counters.retransmitted += u64::from(entry.attempts > 0);
-                self.nack.on_sent(now, number, &cx.config);
+                self.nack.on_sent(now, number, &cx.config, &mut cx.spare);
             } else {
                 break;
             }
@@ -115,10 +115,11 @@ impl Peer {
             session.waiting_since.get_or_insert(now);
         }
         let number = session.current.next_frame_number();
-        writer.finish(cx.me, self.id, &session.current.keys, number);
+        let bulk = writer.finish(&session.current.keys, number);
         if session.current.is_old(now, &cx.config) {
             self.renew_keys(now, cx);
         }
+        bulk
     }
 
     pub(crate) fn on_timeout(&mut self, now: Time, cx: &mut Context) {
@@ -149,19 +150,15 @@ impl Peer {
 }
 
 /// The last frame of a session that is ended on purpose, with the acknowledgement that is still owed.
-pub(super) fn close_frame(
-    cx: &Context,
-    to: PeerId,
-    session: &mut Session,
-    owed: Option<AckReport>,
-) -> Vec<u8> {
+pub(super) fn close_frame(cx: &Context, session: &mut Session, owed: Option<AckReport>) -> Vec<u8> {
     let mut frame = Vec::new();
     let mut writer = FrameWriter::new(&mut frame, &cx.config);
     if let Some((next, beyond)) = owed {
-        wire::put_ack(writer.items(), next, &beyond);
+        items::put_ack(writer.items(), next, &beyond);
     }
-    wire::put_close(writer.items());
+    items::put_close(writer.items());
     let number = session.current.next_frame_number();
-    writer.finish(cx.me, to, &session.current.keys, number);
+    let bulk = writer.finish(&session.current.keys, number);
+    debug_assert!(bulk.is_none());
     frame
 }

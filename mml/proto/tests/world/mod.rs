@@ -184,8 +184,8 @@ impl World {
             let Some(next) = arrival.into_iter().chain(timer).min().filter(|at| *at <= until) else { break };
             self.now = self.now.max(next);
             if arrival == Some(next) {
-                let (_, (from, to, frame)) = self.network.pop_first().expect("just seen");
-                self.party(to).handle(next, from, address(from), &frame);
+                let (_, (from, to, mut frame)) = self.network.pop_first().expect("just seen");
+                self.party(to).handle(next, from, address(from), &mut frame);
                 self.step(index(to));
             } else {
                 for party in &mut self.parties {
