@@ -48,7 +48,7 @@ fn mistakes_are_told_with_the_next_step() {
     perf("").failed_saying(&["<lat|bw|rate|incast|table>"]);
     perf("latency").failed_saying(&["lat, bw, rate, incast, table"]);
     perf("lat --size 8,x").failed_saying(&["\"x\" is no size", "1K-64K"]);
-    perf("lat --layer mml").failed_saying(&["mml cannot be measured yet"]);
+    perf("lat --layer mmm").failed_saying(&["\"mmm\" is none of cl, rcl, mml, mml-unr"]);
     perf("incast --against ucx --size 8").failed_saying(&["ucx has nothing to compare with incast"]);
     perf("incast --transport xdp").failed_saying(&["AF_XDP gives a device's queue to one"]);
     perf("lat --transport ofi").failed_saying(&["--features ofi"]);

@@ -65,7 +65,7 @@ pub struct PerfArgs {
     /// What to measure: lat, bw, rate, incast; or table.
     #[arg(required_unless_present_any = ["listen", "worker"], value_parser = What::parse, value_name = "lat|bw|rate|incast|table")]
     what: Option<What>,
-    /// The layer: cl or rcl; by default cl.
+    /// The layer: cl, rcl, mml (acknowledged) or mml-unr; by default cl.
     #[arg(long)]
     layer: Option<Layer>,
     /// What carries the messages: udp, mio, uring, shm, xdp, ofi; by default udp.
