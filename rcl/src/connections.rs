@@ -1,6 +1,6 @@
 use crate::counters::Shown;
 use crate::memory::PoolMemory;
-use crate::shared::{Arrival, Links};
+use crate::shared::{Accepted, Arrival, Links, Refused};
 use crate::{Event, SendError};
 use cl::for_rcl::{channel, channel_of, next_closed, transmit};
 use cl::{Buf, Clock};
@@ -102,10 +102,12 @@ impl Connections {
         protocol.window_of_all = protocol.window_of_all.min(bufs).max(WINDOW_MIN);
         protocol.message_len_max = protocol.message_len_max.min(cl.pool().capacity_max());
         let look_after = protocol.dead_after / LOOKS_IN_TIME;
+        // What waits must fit into what the network's protocol accepts, which counts a part of it double.
+        let links = Links::new(protocol.send_buffer / 2);
         let clock = cl.clock();
         let memory = PoolMemory(cl.pool().clone());
         let node = Node::new(protocol, Incarnation(clock.now().as_nanos()), memory);
-        let (links, busy_until, looked_at) = (Links::default(), Time::MAX, Time::ZERO);
+        let (busy_until, looked_at) = (Time::MAX, Time::ZERO);
         Connections { node, links, shown, clock, busy_until, looked_at, look_after }
     }
 
@@ -220,8 +222,8 @@ impl Connections {
             return match self.links.on_received(cl, channel, received, |p| node.is_connected(p)) {
                 Arrival::Event(event) => Some(event),
                 Arrival::Nothing => None,
-                Arrival::Refused(peer, messages) => {
-                    self.go_by_network(cl, peer, messages);
+                Arrival::Refused(refused) => {
+                    self.go_by_network(cl, refused);
                     None
                 }
             };
@@ -306,7 +308,9 @@ impl Connections {
     #[inline]
     pub(crate) fn end_round(&mut self, cl: &mut cl::Endpoint) {
         while let Some((channel, peer)) = next_closed(cl) {
-            self.links.on_closed(channel, peer);
+            if let Some(refused) = self.links.on_closed(channel, peer) {
+                self.go_by_network(cl, refused);
+            }
         }
         if self.next_deadline() != Time::MAX {
             let now = self.clock.now();
@@ -321,19 +325,31 @@ impl Connections {
         }
     }
 
-    /// The peer has called us by the network at the same time: that is the way, then.
-    fn go_by_network(&mut self, cl: &mut cl::Endpoint, peer: PeerId, messages: Vec<Buf>) {
+    /// The peer does not answer over shared memory, or has called us by the network at the same time: that is the
+    /// way, then. What was accepted for it has gone nowhere yet.
+    fn go_by_network(&mut self, cl: &mut cl::Endpoint, refused: Refused) {
+        let Refused { peer, waiting, closing } = refused;
         if let Some(addr) = cl.address_of(peer) {
             self.node.connect(self.clock.now(), peer, addr);
         }
-        for message in messages {
-            if let Err(error) = self.node.send(peer, message) {
+        for accepted in waiting {
+            let sent = match accepted {
+                Accepted::Message(buf) => self.node.send(peer, buf).map(|_| true).map_err(|e| e.reason),
+                // The application knows it by this name.
+                Accepted::Announced(name, source) => {
+                    self.node.send_large(peer, source).map(|id| id == name).map_err(|e| e.reason)
+                }
+            };
+            if sent != Ok(true) {
                 // Order cannot be kept without it.
-                tracing::warn!(%peer, %error, "a message accepted before the connection was made");
-                self.node.abort(peer);
-                return;
+                tracing::warn!(%peer, ?sent, "a message accepted before the connection was made");
+                return self.node.abort(peer);
             }
         }
+        if closing {
+            self.node.close(peer);
+        }
+        self.flush(cl);
     }
 
     /// True if it is time to look at the network though there is enough to read.

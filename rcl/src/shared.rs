@@ -17,7 +17,8 @@ use std::collections::{BTreeMap, VecDeque};
 /// Bytes in front of a message.
 const WORD_LEN: usize = 8;
 const VERSION: u8 = 1;
-/// Messages that wait until the peer has answered the call; what comes after that is put into the ring.
+/// Messages that wait until the peer has answered the call; what comes after that is put into the ring. Fewer
+/// than the protocol of the network takes at once, which may get them in the end.
 const WAITING_MAX: usize = 256;
 /// Transfers announced and not done with, each way.
 const TRANSFERS_MAX: usize = 1024;
@@ -115,6 +116,52 @@ struct Incoming {
     len: u64,
 }
 
+/// What a connection has carried and what it holds, for observers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) messages_sent: u64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) messages_received: u64,
+    pub(crate) bytes_received: u64,
+    /// Times that the ring, or what may wait for an answer, was full.
+    pub(crate) stalls: u64,
+}
+
+impl Traffic {
+    #[inline]
+    fn sent(&mut self, len: u64) {
+        self.messages_sent += 1;
+        self.bytes_sent += len;
+    }
+
+    #[inline]
+    fn received(&mut self, len: u64) {
+        self.messages_received += 1;
+        self.bytes_received += len;
+    }
+
+    pub(crate) fn add(&mut self, other: Traffic) {
+        self.messages_sent += other.messages_sent;
+        self.bytes_sent += other.bytes_sent;
+        self.messages_received += other.messages_received;
+        self.bytes_received += other.bytes_received;
+        self.stalls += other.stalls;
+    }
+}
+
+/// What was accepted for a peer that then did not want to be called over shared memory.
+pub(crate) struct Refused {
+    pub(crate) peer: PeerId,
+    pub(crate) waiting: Vec<Accepted>,
+    /// Nothing follows.
+    pub(crate) closing: bool,
+}
+
+pub(crate) enum Accepted {
+    Message(Buf),
+    Announced(TransferId, Box<dyn Source>),
+}
+
 struct Link {
     peer: PeerId,
     /// Where we send, and the number we send with.
@@ -123,6 +170,11 @@ struct Link {
     /// The same of the peer, once it is known.
     from: Option<(ChannelId, u32)>,
     waiting: VecDeque<Waiting>,
+    /// Bytes of messages in there.
+    waiting_bytes: usize,
+    /// The last message was refused for want of room.
+    stalled: bool,
+    traffic: Traffic,
     fin_wanted: bool,
     fin_queued: bool,
     fin_received: bool,
@@ -140,6 +192,9 @@ impl Link {
             out_number,
             from,
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            stalled: false,
+            traffic: Traffic::default(),
             fin_wanted: false,
             fin_queued: false,
             fin_received: false,
@@ -154,6 +209,25 @@ impl Link {
         self.from.is_some()
     }
 
+    fn note_refused(&mut self, reason: Refusal) {
+        self.traffic.stalls += u64::from(reason == Refusal::Backpressure && !self.stalled);
+        self.stalled |= reason == Refusal::Backpressure;
+    }
+
+    /// What was accepted for a peer that has never answered, in its order.
+    fn into_refused(mut self) -> Refused {
+        let accepted = |waiting| match waiting {
+            Waiting::Message(buf) => Some(Accepted::Message(buf)),
+            Waiting::Word(Kind::Announce, [id, _]) => {
+                let transfer = self.outgoing.remove(&id)?;
+                Some(Accepted::Announced(TransferId(id), transfer.source))
+            }
+            Waiting::Word(..) => None,
+        };
+        let waiting = self.waiting.into_iter().filter_map(accepted).collect();
+        Refused { peer: self.peer, waiting, closing: self.fin_wanted }
+    }
+
     /// Puts what waits into the ring, in its order. True if nothing is left.
     fn pump(&mut self, cl: &mut Endpoint) -> bool {
         if !self.is_open() {
@@ -162,10 +236,16 @@ impl Link {
         loop {
             let sent = match self.waiting.pop_front() {
                 None => break,
-                Some(Waiting::Message(buf)) => match send_message(cl, self.out, self.out_number, buf) {
-                    Ok(()) => continue,
-                    Err(error) => Waiting::Message(error.buf),
-                },
+                Some(Waiting::Message(buf)) => {
+                    let len = buf.len();
+                    match send_message(cl, self.out, self.out_number, buf) {
+                        Ok(()) => {
+                            self.waiting_bytes -= len;
+                            continue;
+                        }
+                        Err(error) => Waiting::Message(error.buf),
+                    }
+                }
                 Some(Waiting::Word(kind, numbers)) => {
                     match send_word(cl, self.out, self.out_number, kind, numbers) {
                         Ok(()) => continue,
@@ -240,12 +320,11 @@ fn send_word(
 pub(crate) enum Arrival {
     Event(Event),
     Nothing,
-    /// The peer does not want our call: these messages go by the network.
-    Refused(PeerId, Vec<Buf>),
+    /// The peer does not want our call: what was accepted for it goes by the network.
+    Refused(Refused),
 }
 
 /// All connections over shared memory.
-#[derive(Default)]
 pub(crate) struct Links {
     /// Never iterated.
     by_peer: FxHashMap<PeerId, usize>,
@@ -259,9 +338,43 @@ pub(crate) struct Links {
     orphans: Vec<(ChannelId, u32, Kind)>,
     /// What is not of this protocol or of a connection that has passed.
     pub(crate) stale: u64,
+    /// Bytes of messages that wait until a peer has answered, at the most.
+    waiting_bytes_max: usize,
+    /// What went over connections that are no more.
+    past: Traffic,
 }
 
 impl Links {
+    /// None yet. `waiting_bytes_max`: bytes of messages that wait until a peer has answered, at the most; a longer
+    /// message waits alone.
+    pub(crate) fn new(waiting_bytes_max: usize) -> Links {
+        Links {
+            by_peer: FxHashMap::default(),
+            links: Vec::new(),
+            last: None,
+            next_number: 0,
+            events: VecDeque::new(),
+            busy: Vec::new(),
+            orphans: Vec::new(),
+            stale: 0,
+            waiting_bytes_max,
+            past: Traffic::default(),
+        }
+    }
+
+    /// What went over all of them.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let mut all = self.past;
+        self.links.iter().flatten().for_each(|link| all.add(link.traffic));
+        all
+    }
+
+    /// Each connection, what went over it, bytes that wait and how many messages they are.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (PeerId, Traffic, usize, usize)> {
+        let links = self.links.iter().flatten();
+        links.map(|link| (link.peer, link.traffic, link.waiting_bytes, link.waiting.len()))
+    }
+
     /// True if [`Links::pump`] has something to do.
     #[inline]
     pub(crate) fn is_busy(&self) -> bool {
@@ -323,6 +436,7 @@ impl Links {
         self.by_peer.remove(&link.peer);
         self.last = None;
         self.busy.retain(|&b| b != index);
+        self.past.add(link.traffic);
         link
     }
 
@@ -354,19 +468,33 @@ impl Links {
         if link.fin_wanted || link.fin_received {
             return Err(SendError { buf, reason: Refusal::NotConnected });
         }
+        let len = buf.len();
         if link.is_open() && link.waiting.is_empty() {
-            return send_message(cl, link.out, link.out_number, buf).map_err(|error| {
-                let reason = match error.reason {
-                    cl::Refusal::Backpressure => Refusal::Backpressure,
-                    cl::Refusal::TooLong => Refusal::TooLong,
-                    _ => Refusal::NotConnected,
-                };
-                SendError { buf: error.buf, reason }
-            });
+            match send_message(cl, link.out, link.out_number, buf) {
+                Ok(()) => {
+                    link.stalled = false;
+                    link.traffic.sent(len as u64);
+                    return Ok(());
+                }
+                Err(error) => {
+                    let reason = match error.reason {
+                        cl::Refusal::Backpressure => Refusal::Backpressure,
+                        cl::Refusal::TooLong => Refusal::TooLong,
+                        _ => Refusal::NotConnected,
+                    };
+                    link.note_refused(reason);
+                    return Err(SendError { buf: error.buf, reason });
+                }
+            }
         }
-        if link.waiting.len() >= WAITING_MAX {
+        let too_much = link.waiting_bytes > 0 && link.waiting_bytes + len > self.waiting_bytes_max;
+        if link.waiting.len() >= WAITING_MAX || too_much {
+            link.note_refused(Refusal::Backpressure);
             return Err(SendError { buf, reason: Refusal::Backpressure });
         }
+        link.stalled = false;
+        link.traffic.sent(len as u64);
+        link.waiting_bytes += len;
         link.waiting.push_back(Waiting::Message(buf));
         Ok(())
     }
@@ -427,6 +555,7 @@ impl Links {
         let link = self.link(index);
         let Some(len) = link.announced.remove(&id.0) else { return };
         if len == 0 {
+            link.traffic.received(0);
             self.events.push_back(Event::Received { from: peer, id, sink });
             self.say(cl, index, Kind::Done, [id.0, 0]);
         } else {
@@ -469,14 +598,29 @@ impl Links {
         self.events.push_back(event);
     }
 
-    /// A channel has closed.
-    pub(crate) fn on_closed(&mut self, channel: ChannelId, peer: PeerId) {
+    /// A channel has closed. If the peer had never answered there, it may be that it shares no memory with us: it
+    /// has none of what was accepted for it.
+    pub(crate) fn on_closed(&mut self, channel: ChannelId, peer: PeerId) -> Option<Refused> {
         self.orphans.retain(|(to, ..)| *to != channel);
-        let Some(index) = self.find(peer) else { return };
+        let index = self.find(peer)?;
         let link = self.link(index);
+        if link.out == channel && !link.is_open() {
+            return Some(self.give_up(index));
+        }
         if link.out == channel || link.from.is_some_and(|(from, _)| from == channel) {
             self.end(index, CloseReason::Dead);
         }
+        None
+    }
+
+    /// Ends a connection that never was one.
+    fn give_up(&mut self, index: usize) -> Refused {
+        let mut link = self.remove(index);
+        // The network counts it.
+        let Traffic { messages_sent, bytes_sent, .. } = std::mem::take(&mut link.traffic);
+        self.past.messages_sent -= messages_sent;
+        self.past.bytes_sent -= bytes_sent;
+        link.into_refused()
     }
 
     /// Takes in what has come through a channel. `by_network` says whether there is a connection to the peer
@@ -495,6 +639,7 @@ impl Links {
             && self.link(index).from == Some((channel, number))
         {
             buf.advance(WORD_LEN);
+            self.link(index).traffic.received(buf.len() as u64);
             return Arrival::Event(Event::Message { from, buf });
         }
         self.on_word(cl, channel, from, &buf, by_network(from))
@@ -529,9 +674,7 @@ impl Links {
                 return Arrival::Event(Event::Connected(from));
             }
             Kind::Refuse if of_ours && !link.is_open() => {
-                let link = self.remove(index);
-                let message = |w| if let Waiting::Message(buf) = w { Some(buf) } else { None };
-                return Arrival::Refused(from, link.waiting.into_iter().filter_map(message).collect());
+                return Arrival::Refused(self.give_up(index));
             }
             _ if link.from != Some((channel, number)) => {
                 self.stale += 1;
@@ -614,9 +757,10 @@ impl Links {
                 self.pump_link(cl, index);
             }
             Kind::Done => {
-                if link.outgoing.remove(&id).is_none_or(|t| t.at < t.source.len()) {
+                let Some(done) = link.outgoing.remove(&id).filter(|t| t.at >= t.source.len()) else {
                     return false;
-                }
+                };
+                link.traffic.sent(done.source.len());
                 self.events.push_back(Event::Sent { to: peer, id: name });
                 self.pump_link(cl, index);
             }
@@ -630,6 +774,7 @@ impl Links {
                 incoming.at += bytes.len() as u64;
                 if incoming.at == incoming.len {
                     let done = link.incoming.remove(&id).expect("just seen");
+                    link.traffic.received(done.len);
                     self.events.push_back(Event::Received { from: peer, id: name, sink: done.sink });
                     self.say(cl, index, Kind::Done, [id, 0]);
                 }
