@@ -1,17 +1,24 @@
 //! What the connections do, for those who read the endpoint's counters from outside.
 
 use crate::memory::PoolMemory;
-use crate::shared::Links;
+use crate::shared::{Links, Traffic};
 use cl::counters::{Group, Label, Live, PeerGroup};
 use cl_base::PeerId;
 use rcl_proto::{Counters, Node, Sizes};
 
 const TOTALS: &[Label] = &[
+    Label::count("messages_sent", "Messages accepted for sending; announced ones when they have arrived."),
+    Label::count("bytes_sent", "Bytes in these."),
+    Label::count("messages_received", "Messages handed out; announced ones when they have arrived."),
+    Label::count("bytes_received", "Bytes in these."),
     Label::count("segments", "Segments sent for the first time."),
     Label::count("retransmissions", "Segments sent again."),
-    Label::count("spurious", "Of these, those whose first copy had arrived."),
+    Label::count("spurious", "Of these, those that were not needed, as far as peers have told."),
     Label::count("timeouts", "Times that no acknowledgement came in time."),
-    Label::count("credit_stalls", "Times that a peer held us up for want of credit."),
+    Label::count(
+        "credit_stalls",
+        "Times that a peer held us up for want of credit, or of room in shared memory.",
+    ),
     Label::count("copies", "Messages copied, into a segment with others or out of one."),
     Label::count("starved", "Times that a message could not be handed out for want of a buffer."),
     Label::level("connections", "Connections by the network."),
@@ -24,15 +31,31 @@ const DROPS: &[Label] = &[
     Label::count("length", "Frames of a length that their kind does not have."),
     Label::count("checksum", "Frames whose checksum is wrong, or covers too little."),
     Label::count("stale", "Frames of an incarnation that has passed."),
-    Label::count("refused", "Calls beyond the greatest number of connections."),
+    Label::count("refused", "Calls beyond the greatest number of connections, or while nobody asks for events."),
     Label::count("violations", "Connections ended because the peer broke the protocol."),
     Label::count("duplicates", "Segments received more than once."),
 ];
+/// All of these are about the connection there is. Over shared memory there are no segments.
 const OF_PEERS: &[Label] = &[
-    Label::count("retransmissions", "Segments sent again to the peer, by this connection."),
-    Label::count("credit_stalls", "Times that the peer held us up for want of credit."),
+    Label::count(
+        "messages_sent",
+        "Messages to the peer, by this connection; announced ones when they have arrived.",
+    ),
+    Label::count("bytes_sent", "Bytes in these."),
+    Label::count("messages_received", "Messages from the peer; announced ones when they have arrived."),
+    Label::count("bytes_received", "Bytes in these."),
+    Label::count("retransmissions", "Segments sent again to the peer."),
+    Label::count("spurious", "Of these, those that were not needed, as far as the peer has told."),
+    Label::count(
+        "credit_stalls",
+        "Times that the peer held us up for want of credit, or of room in shared memory.",
+    ),
     Label::count("duplicates", "Segments received more than once."),
     Label::level("held", "Bytes of messages accepted for sending and not acknowledged."),
+    Label::level(
+        "waiting",
+        "Messages accepted, packs of several counted once, of which a part was not sent yet.",
+    ),
     Label::level("under_way", "Segments under way."),
     Label::level("window", "Segments that the network is thought to bear."),
     Label::level("kept", "Segments received and not read."),
@@ -63,18 +86,23 @@ impl Shown {
     pub(crate) fn show(&mut self, live: &mut Live, node: &Node<PoolMemory>, links: &Links) {
         let mut counters = node.counters();
         counters.stale += links.stale;
+        let carried = links.traffic();
+        counters.messages_sent += carried.messages_sent;
+        counters.bytes_sent += carried.bytes_sent;
+        counters.messages_received += carried.messages_received;
+        counters.bytes_received += carried.bytes_received;
+        counters.credit_stalls += carried.stalls;
         // Those that have ended are set to nothing, unless they are there again.
         for peer in self.peers.drain(..) {
             live.set_peer(self.of_peers, peer, &[0; OF_PEERS.len()]);
         }
         for (peer, counters, sizes) in node.connections() {
-            let Sizes { held, under_way, window, kept, round_trip } = sizes;
-            let levels = [held, under_way, window, kept].map(|level| level as u64);
-            let [held, under_way, window, kept] = levels;
-            let Counters { retransmissions, credit_stalls, duplicates, .. } = counters;
-            let rtt = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
-            let values = [retransmissions, credit_stalls, duplicates, held, under_way, window, kept, rtt];
-            live.set_peer(self.of_peers, peer, &values);
+            live.set_peer(self.of_peers, peer, &of_network(counters, sizes));
+            self.peers.push(peer);
+        }
+        let by_network = self.peers.len() as u64;
+        for (peer, carried, held, waiting) in links.each() {
+            live.set_peer(self.of_peers, peer, &of_shared(carried, held, waiting));
             self.peers.push(peer);
         }
         // All fields are named, so that a new one is not forgotten here.
@@ -87,6 +115,10 @@ impl Shown {
             stale,
             refused,
             violations,
+            messages_sent,
+            bytes_sent,
+            messages_received,
+            bytes_received,
             copies,
             segments,
             retransmissions,
@@ -96,8 +128,11 @@ impl Shown {
             credit_stalls,
             starved,
         } = counters;
-        let (by_network, shared) = (self.peers.len() as u64, links.count() as u64);
         let totals = [
+            messages_sent,
+            bytes_sent,
+            messages_received,
+            bytes_received,
             segments,
             retransmissions,
             spurious,
@@ -106,10 +141,39 @@ impl Shown {
             copies,
             starved,
             by_network,
-            shared,
+            links.count() as u64,
         ];
         live.set(self.totals, &totals);
         let drops = [truncated, version, kind, length, checksum, stale, refused, violations, duplicates];
         live.set(self.drops, &drops);
     }
+}
+
+/// A connection by the network, in the order of [`OF_PEERS`].
+fn of_network(counters: Counters, sizes: Sizes) -> [u64; OF_PEERS.len()] {
+    let Sizes { held, waiting, under_way, window, kept, round_trip } = sizes;
+    let [held, waiting, under_way, window, kept] = [held, waiting, under_way, window, kept].map(|n| n as u64);
+    [
+        counters.messages_sent,
+        counters.bytes_sent,
+        counters.messages_received,
+        counters.bytes_received,
+        counters.retransmissions,
+        counters.spurious,
+        counters.credit_stalls,
+        counters.duplicates,
+        held,
+        waiting,
+        under_way,
+        window,
+        kept,
+        u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX),
+    ]
+}
+
+/// One by shared memory.
+fn of_shared(carried: Traffic, held: usize, waiting: usize) -> [u64; OF_PEERS.len()] {
+    let Traffic { messages_sent, bytes_sent, messages_received, bytes_received, stalls } = carried;
+    let (held, waiting) = (held as u64, waiting as u64);
+    [messages_sent, bytes_sent, messages_received, bytes_received, 0, 0, stalls, 0, held, waiting, 0, 0, 0, 0]
 }

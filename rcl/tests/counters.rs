@@ -8,11 +8,16 @@ use std::time::{Duration, Instant};
 
 const A: PeerId = PeerId::new(0x5747, 1);
 const B: PeerId = PeerId::new(0x5747, 2);
+/// Those that share memory.
+const C: PeerId = PeerId::new(0x5747, 3);
+const D: PeerId = PeerId::new(0x5747, 4);
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn open(me: PeerId, faults: Option<&str>) -> Endpoint {
     let mut config = EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)));
-    config.cl.shared_memory = cl::SharedMemory::Never;
+    if ![C, D].contains(&me) {
+        config.cl.shared_memory = cl::SharedMemory::Never;
+    }
     config.cl.faults = faults.map(|faults| faults.parse().expect("faults"));
     Endpoint::open(config).expect("an endpoint")
 }
@@ -56,7 +61,8 @@ fn connections_over_a_bad_network_show_what_they_do() {
         let (seen_a, seen_b) = (snapshot(A), snapshot(B));
         let all = total(&seen_a, "rcl", "retransmissions") == a.counters().retransmissions
             && total(&seen_b, "rcl drops", "duplicates") == b.counters().duplicates
-            && of_peer(&seen_a, B, "held") == 0;
+            && of_peer(&seen_a, B, "held") == 0
+            && total(&seen_b, "rcl", "messages_received") == 500;
         if all {
             break seen_a;
         }
@@ -65,6 +71,13 @@ fn connections_over_a_bad_network_show_what_they_do() {
     };
     assert!(a.counters().retransmissions > 0);
     assert_eq!(of_peer(&shown, B, "retransmissions"), a.counters().retransmissions);
+    assert_eq!((of_peer(&shown, B, "messages_sent"), of_peer(&shown, B, "bytes_sent")), (500, 500 * 3000));
+    assert_eq!(
+        (total(&shown, "rcl", "messages_sent"), total(&shown, "rcl", "bytes_sent")),
+        (500, 500 * 3000)
+    );
+    assert_eq!(total(&snapshot(B), "rcl", "bytes_received"), 500 * 3000);
+    assert!(total(&shown, "rcl", "spurious") <= a.counters().spurious);
     assert_eq!(total(&shown, "rcl", "connections"), 1);
     assert!(of_peer(&shown, B, "window") > 0 && of_peer(&shown, B, "rtt_us") > 0, "{shown:?}");
 
@@ -76,4 +89,44 @@ fn connections_over_a_bad_network_show_what_they_do() {
         b.poll();
     }
     assert_eq!(total(&snapshot(A), "rcl", "connections"), 0);
+}
+
+#[test]
+fn connections_over_shared_memory_show_what_they_carry() {
+    let (mut c, mut d) = (open(C, None), open(D, None));
+    c.connect(D, d.local_addr());
+    let deadline = Instant::now() + LIMIT;
+    // D reads only when C can send no more.
+    let mut sent = 0u64;
+    while sent == 0 || c.alloc_copy(&[7; 100]).is_ok_and(|buf| c.send(D, buf).map(|()| sent += 1).is_ok()) {
+        assert!(Instant::now() < deadline, "{sent} sent");
+        let connected = matches!(c.poll(), Some(Event::Connected(D)));
+        sent += u64::from(connected && c.send(D, c.alloc_copy(&[7; 100]).expect("a buffer")).is_ok());
+        if sent == 0 {
+            d.poll();
+        }
+    }
+    let mut received = 0;
+    while received < sent {
+        assert!(Instant::now() < deadline, "{sent} sent, {received} received");
+        c.poll();
+        received += u64::from(matches!(d.poll(), Some(Event::Message { .. })));
+    }
+    loop {
+        assert!(Instant::now() < deadline);
+        assert!(c.poll().is_none() && d.poll().is_none());
+        let (seen_c, seen_d) = (snapshot(C), snapshot(D));
+        if total(&seen_c, "rcl", "messages_sent") == sent
+            && total(&seen_d, "rcl", "bytes_received") == sent * 100
+        {
+            assert_eq!(total(&seen_c, "rcl", "shared_connections"), 1);
+            assert_eq!(
+                (of_peer(&seen_c, D, "messages_sent"), of_peer(&seen_c, D, "bytes_sent")),
+                (sent, sent * 100)
+            );
+            assert!(of_peer(&seen_c, D, "credit_stalls") > 0, "the ring was full");
+            assert_eq!(of_peer(&seen_d, C, "messages_received"), sent);
+            break;
+        }
+    }
 }

@@ -22,9 +22,10 @@ fn json(finished: Finished) -> serde_json::Value {
 struct Busy(Child);
 
 impl Busy {
-    fn start(dir: &Path) -> Busy {
+    fn start(dir: &Path, layer: &str) -> Busy {
         let mut command = Command::new(ghidrah());
-        command.args("perf lat --transport mio --size 64 --repeat 1 --time 60 --park".split_whitespace());
+        let words = format!("perf lat --layer {layer} --transport mio --size 64 --repeat 1 --time 60 --park");
+        command.args(words.split_whitespace());
         command
             .env("GHIDRAH_STAT_DIR", dir.join("stat"))
             .stdin(Stdio::null())
@@ -60,7 +61,7 @@ fn help_has_examples_and_nothing_is_told_as_nothing() {
 #[test]
 fn working_processes_show_what_they_do() {
     let dir = tempfile::tempdir().expect("a directory");
-    let busy = Busy::start(dir.path());
+    let busy = Busy::start(dir.path(), "cl");
     let sent = |e: &serde_json::Value| e["counters"]["cl"]["messages_sent"].as_u64().expect("a number");
     let endpoints = wait_for("two endpoints that send", PATIENCE, || {
         let listing = json(stat(dir.path(), "--json --peers"));
@@ -88,4 +89,29 @@ fn working_processes_show_what_they_do() {
     // Its workers end when they notice; what they leave is removed.
     let gone = || json(stat(dir.path(), "--json"))["endpoints"] == serde_json::json!([]);
     wait_until("the end of their pages", PATIENCE, gone);
+}
+
+#[test]
+fn reliable_connections_show_their_messages_by_peer() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let _busy = Busy::start(dir.path(), "rcl");
+    let endpoint = wait_for("an endpoint with messages", PATIENCE, || {
+        let listing = json(stat(dir.path(), "--json --peers"));
+        let endpoints = listing["endpoints"].as_array().expect("a list").clone();
+        let sent = |e: &serde_json::Value| e["counters"]["rcl"]["messages_sent"].as_u64().unwrap_or(0);
+        endpoints.into_iter().find(|e| sent(e) > 100)
+    });
+    let peers = endpoint["peers"].as_array().expect("a list");
+    let peer = peers.iter().map(|p| &p["counters"]["rcl"]).find(|p| p["messages_sent"] != 0).expect("a peer");
+    let number = |name: &str| peer[name].as_u64().unwrap_or_else(|| panic!("no {name}: {peer:#}"));
+    // Two that throw a ball of 64 bytes to and fro, and tell each other a little more.
+    assert!(
+        number("messages_sent") > 50 && number("bytes_sent") >= 64 * (number("messages_sent") - 10),
+        "{peer:#}"
+    );
+    assert!(number("messages_received") > 50 && number("bytes_received") > 64 * 50, "{peer:#}");
+    assert!(number("rtt_us") > 0 && number("window") > 0, "{peer:#}");
+    number("waiting");
+    let text = stat(dir.path(), &format!("--pid {} --peers", endpoint["pid"]));
+    text.succeeded().saying(&["by rcl", "CREDIT STALLS", "SPURIOUS", "WAITING"]);
 }

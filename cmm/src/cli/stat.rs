@@ -270,8 +270,14 @@ impl Sample<'_> {
         text
     }
 
-    /// A line for each peer of an endpoint.
+    /// A line for each peer of an endpoint, in a table for each layer that counts by peer.
     fn peers(&self, endpoint: &Snapshot) -> String {
+        let mut layers: Vec<&str> = endpoint.peer_counters.iter().map(|c| c.group.as_str()).collect();
+        layers.dedup();
+        layers.into_iter().map(|layer| self.peers_of(endpoint, layer)).collect()
+    }
+
+    fn peers_of(&self, endpoint: &Snapshot, layer: &str) -> String {
         let before = self.before(endpoint);
         let row = |peer: &PeerCounters| {
             let name = peer.peer.map_or_else(|| "others".to_owned(), |peer| peer.to_string());
@@ -281,14 +287,17 @@ impl Sample<'_> {
                 }
                 _ => short(*value as f64),
             };
-            std::iter::once(name).chain(endpoint.peer_counters.iter().zip(&peer.values).map(cell)).collect()
+            let values = endpoint.peer_counters.iter().zip(&peer.values).filter(|(c, _)| c.group == layer);
+            std::iter::once(name).chain(values.map(cell)).collect()
         };
         let rows: Vec<Vec<String>> = endpoint.peers.iter().map(row).collect();
-        let name = |counter: &Counter| counter.name.to_uppercase().replace('_', " ");
-        let heading: Vec<String> =
-            std::iter::once("PEER".to_owned()).chain(endpoint.peer_counters.iter().map(name)).collect();
+        let columns = endpoint.peer_counters.iter().filter(|c| c.group == layer);
+        let heading: Vec<String> = std::iter::once("PEER".to_owned())
+            .chain(columns.map(|counter| counter.name.to_uppercase().replace('_', " ")))
+            .collect();
         let heading: Vec<&str> = heading.iter().map(String::as_str).collect();
-        format!("\npeers of {} in process {}\n", endpoint.me, endpoint.pid) + &render::table(&heading, &rows)
+        let of = format!("\npeers of {} in process {}, by {layer}\n", endpoint.me, endpoint.pid);
+        of + &render::table(&heading, &rows)
     }
 }
 

@@ -229,6 +229,9 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
             self.state = State::Closed(CloseReason::Violation);
             return;
         }
+        if header.kind == Kind::Ack {
+            self.sender.note_needless(header.sequence);
+        }
         self.ack_due |= header.kind == Kind::Ping;
         if header.kind == Kind::Ping || header.kind.is_segment() {
             // It does not know yet that all is done.
@@ -241,6 +244,7 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
                 self.state = State::Closed(CloseReason::Violation);
                 return;
             };
+            self.receiver.note_copy(header.sequence, header.copy, new);
             self.arrived_at = now;
             self.unacknowledged += 1;
             let many = self.unacknowledged >= self.receiver.ack_every(self.share);
@@ -351,7 +355,10 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
             }
             match read {
                 Read::Answer(id, true) => match self.sender.accepted(id) {
-                    Ok(true) => self.sent.push_back(id),
+                    Ok(true) => {
+                        self.sender.tally.sent(0);
+                        self.sent.push_back(id);
+                    }
                     Ok(false) => {}
                     Err(_) => self.state = State::Closed(CloseReason::Violation),
                 },
@@ -365,7 +372,12 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
                     self.ack_due = true;
                     self.end_if_done();
                 }
-                read => return read,
+                read => {
+                    if let Read::Message(message) = &read {
+                        self.receiver.tally.received(message.len() as u64);
+                    }
+                    return read;
+                }
             }
         }
     }
@@ -394,6 +406,7 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
         Header {
             kind,
             answer: false,
+            copy: 0,
             source: self.local,
             destination: self.remote.unwrap_or(0),
             sequence: 0,
@@ -408,7 +421,12 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
         let delay = now.saturating_since(self.arrived_at).as_nanos();
         let header = Header {
             answer: out.is_some_and(|o| o.answer),
-            sequence: out.map_or(0, |o| o.sequence),
+            copy: out.map_or(0, |o| o.copy),
+            sequence: match (out, kind) {
+                (Some(out), _) => out.sequence,
+                (None, Kind::Ack) => self.receiver.tell_needless(),
+                (None, _) => 0,
+            },
             grant: self.receiver.grant(self.share),
             delay: u32::try_from(delay).unwrap_or(u32::MAX),
             ..self.header(kind)
@@ -418,8 +436,8 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
         header.write(&mut head.bytes[..head.len], body, self.checksum);
         self.unacknowledged = 0;
         self.ack_at = Time::MAX;
-        // Only an acknowledgement of its own tells what has arrived after a gap.
-        self.ack_due &= kind != Kind::Ack && self.receiver.has_gap();
+        // Only an acknowledgement of its own tells what has arrived after a gap, or needlessly.
+        self.ack_due &= kind != Kind::Ack && (self.receiver.has_gap() || self.receiver.has_needless_untold());
     }
 
     /// Writes the first part of the next frame to be sent now. The segment that follows it, if there is one.

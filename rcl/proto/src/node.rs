@@ -14,6 +14,9 @@ const RESETS_MAX: usize = 64;
 /// Peers of which the latest connection is remembered after it has ended, so that a delayed hello of theirs does
 /// not open it again, and who has not heard of a graceful end is told of it.
 const REMEMBERED_MAX: usize = 8192;
+/// Events that wait for the application, in terms of the connections there may be: a peer that starts anew again
+/// and again, while the application does not ask, is not answered beyond this.
+const EVENTS_PER_CONNECTION: usize = 4;
 /// Segments that every peer may send, however many there are: one that is lost and one that shows it.
 const SHARE_MIN: usize = 2;
 
@@ -143,17 +146,25 @@ pub struct Counters {
     pub checksum: u64,
     /// Frames of an incarnation that has passed.
     pub stale: u64,
-    /// Calls beyond the greatest number of connections.
+    /// Calls beyond the greatest number of connections, or while the application does not ask for events.
     pub refused: u64,
     /// Connections ended because the peer broke the protocol.
     pub violations: u64,
+    /// Messages accepted for sending; announced ones when they have arrived.
+    pub messages_sent: u64,
+    /// Bytes in these.
+    pub bytes_sent: u64,
+    /// Messages handed out; announced ones when they have arrived.
+    pub messages_received: u64,
+    /// Bytes in these.
+    pub bytes_received: u64,
     /// Messages copied, into a segment with others or out of one.
     pub copies: u64,
     /// Segments sent for the first time.
     pub segments: u64,
     /// Segments sent again.
     pub retransmissions: u64,
-    /// Of these, those whose first copy had arrived.
+    /// Of these, those that were not needed, for another copy has arrived, as far as the peers have told.
     pub spurious: u64,
     /// Segments received more than once.
     pub duplicates: u64,
@@ -170,6 +181,8 @@ pub struct Counters {
 pub struct Sizes {
     /// Bytes of messages accepted for sending and not acknowledged.
     pub held: usize,
+    /// Messages, and packs of several, of which a part was not sent yet.
+    pub waiting: usize,
     /// Segments under way.
     pub under_way: usize,
     /// Segments that the network is thought to bear.
@@ -386,6 +399,7 @@ impl<M: Memory> Node<M> {
                 let reset = Header {
                     kind: Kind::Reset,
                     answer: false,
+                    copy: 0,
                     source: header.destination,
                     destination: header.source,
                     sequence: 0,
@@ -404,6 +418,10 @@ impl<M: Memory> Node<M> {
         let known = known.max(self.remembered.get(&peer).map(|past| past.remote));
         if hello.source == 0 || known.is_some_and(|k| hello.source <= k) {
             self.counters.stale += 1;
+            return;
+        }
+        if self.events.len() >= EVENTS_PER_CONNECTION * self.config.connections_max {
+            self.counters.refused += 1;
             return;
         }
         if let Some((_, old)) = self.slot(peer) {
@@ -709,15 +727,19 @@ impl<M: Memory> Node<M> {
 
 impl Sizes {
     fn of<B: std::ops::Deref<Target = [u8]>>(connection: &Connection<B>) -> Sizes {
-        let (held, under_way, window) = connection.sender.sizes();
+        let (held, waiting, under_way, window) = connection.sender.sizes();
         let round_trip = connection.sender.round_trip();
-        Sizes { held, under_way, window, kept: connection.receiver.kept(), round_trip }
+        Sizes { held, waiting, under_way, window, kept: connection.receiver.kept(), round_trip }
     }
 }
 
 impl Counters {
     fn add<B: std::ops::Deref<Target = [u8]>>(&mut self, connection: &Connection<B>) {
         let (sent, received) = (&connection.sender.tally, &connection.receiver.tally);
+        self.messages_sent += sent.messages;
+        self.bytes_sent += sent.bytes;
+        self.messages_received += received.messages;
+        self.bytes_received += received.bytes;
         self.copies += sent.copies + received.copies;
         self.segments += sent.segments;
         self.retransmissions += sent.retransmissions;

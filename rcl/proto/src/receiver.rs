@@ -25,15 +25,30 @@ pub(crate) struct Receiver<B> {
     /// Transfers under way.
     incoming: BTreeMap<u64, Incoming>,
     finished: bool,
+    /// Which copies of each segment have arrived, by its number modulo the window: a bit for each. Empty until one
+    /// was sent again.
+    copies: Vec<u8>,
+    /// Segments that have come again and were not needed, and how many the peer has been told of.
+    needless: u64,
+    needless_told: u64,
     pub(crate) tally: Tally,
 }
 
 /// What a receiver has done.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
     pub(crate) copies: u64,
     pub(crate) duplicates: u64,
     pub(crate) stalls: u64,
+}
+
+impl Tally {
+    pub(crate) fn received(&mut self, len: u64) {
+        self.messages += 1;
+        self.bytes += len;
+    }
 }
 
 struct Incoming {
@@ -77,6 +92,9 @@ impl<B: std::ops::Deref<Target = [u8]>> Receiver<B> {
             announced: BTreeMap::new(),
             incoming: BTreeMap::new(),
             finished: false,
+            copies: Vec::new(),
+            needless: 0,
+            needless_told: 0,
             tally: Tally::default(),
         }
     }
@@ -103,6 +121,40 @@ impl<B: std::ops::Deref<Target = [u8]>> Receiver<B> {
             self.next += 1;
         }
         Ok(true)
+    }
+
+    /// Notes which copy of a segment has arrived, so that the peer can be told of needless ones. A copy that the
+    /// network has made bears the number of another, and does not count.
+    pub(crate) fn note_copy(&mut self, sequence: u64, copy: u8, new: bool) {
+        if self.copies.is_empty() {
+            if copy == 0 {
+                return;
+            }
+            // So far only first copies have arrived.
+            self.copies.resize(self.window, 1);
+        }
+        let window = self.window as u64;
+        let seen = &mut self.copies[(sequence % window) as usize];
+        // Of the many that are rarely needed, one bit tells.
+        let bit = 1 << copy.min(7);
+        if new {
+            *seen = bit;
+        } else if sequence + window >= self.head + self.slots.len() as u64 && *seen & bit == 0 {
+            // Otherwise the place is another segment's by now.
+            *seen |= bit;
+            self.needless += 1;
+        }
+    }
+
+    /// True if there have been needless copies of which the peer does not know.
+    pub(crate) fn has_needless_untold(&self) -> bool {
+        self.needless > self.needless_told
+    }
+
+    /// How many needless copies there have been, to be told.
+    pub(crate) fn tell_needless(&mut self) -> u64 {
+        self.needless_told = self.needless;
+        self.needless
     }
 
     /// True if a segment is missing before one that has arrived.
@@ -232,6 +284,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Receiver<B> {
             return Ok(Read::Nothing);
         }
         let done = self.incoming.remove(&id).expect("just seen");
+        self.tally.received(done.len);
         Ok(Read::Received(id, done.sink))
     }
 
@@ -240,7 +293,10 @@ impl<B: std::ops::Deref<Target = [u8]>> Receiver<B> {
     pub(crate) fn accept(&mut self, id: u64, sink: Box<dyn Sink>) -> Result<(), (Box<dyn Sink>, bool)> {
         match self.announced.remove(&id) {
             None => Err((sink, false)),
-            Some(0) => Err((sink, true)),
+            Some(0) => {
+                self.tally.received(0);
+                Err((sink, true))
+            }
             Some(len) => {
                 self.incoming.insert(id, Incoming { sink, len, at: 0 });
                 Ok(())

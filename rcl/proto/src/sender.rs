@@ -57,6 +57,8 @@ pub(crate) struct Sender<B> {
     probes: usize,
     /// The window has kept something from being sent.
     limited: bool,
+    /// Want of credit has, since something was last sent.
+    stalled: bool,
     fin_pushed: bool,
     fin_cut: bool,
     transfers: BTreeMap<u64, Transfer>,
@@ -73,12 +75,21 @@ pub(crate) struct Sender<B> {
 /// What a sender has done.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
     pub(crate) copies: u64,
     pub(crate) segments: u64,
     pub(crate) retransmissions: u64,
     pub(crate) spurious: u64,
     pub(crate) timeouts: u64,
     pub(crate) credit_stalls: u64,
+}
+
+impl Tally {
+    pub(crate) fn sent(&mut self, len: u64) {
+        self.messages += 1;
+        self.bytes += len;
+    }
 }
 
 enum Item<B> {
@@ -101,10 +112,10 @@ struct Segment {
     content: Content,
     state: State,
     sent_at: Time,
-    /// The number of its newest transmission.
+    /// The number of its newest transmission; 0 if that was none.
     order: u64,
-    /// Sent more than once, so that an acknowledgement does not tell the round-trip time (Karn).
-    again: bool,
+    /// How often it was sent before. If it was, an acknowledgement does not tell the round-trip time (Karn).
+    copy: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +151,8 @@ pub(crate) struct Outgoing {
     pub(crate) kind: Kind,
     /// Nothing more can be sent before an acknowledgement comes.
     pub(crate) answer: bool,
+    /// How often it was sent before.
+    pub(crate) copy: u8,
     content: Content,
     /// What stands between the header and the contents, of the length that its kind has.
     pub(crate) numbers: [u64; 2],
@@ -177,6 +190,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
             waiting_since: Time::ZERO,
             probes: 0,
             limited: false,
+            stalled: false,
             fin_pushed: false,
             fin_cut: false,
             transfers: BTreeMap::new(),
@@ -205,6 +219,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
         let small = len <= self.small_len;
         let uncut = self.cut_item < self.items_end();
         if small && uncut && self.pack(memory, &message) {
+            self.tally.sent(len as u64);
             return Ok(false);
         }
         let held = self.held + len.max(1);
@@ -212,6 +227,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
             return Err(message);
         }
         self.held = held;
+        self.tally.sent(len as u64);
         let item = if len <= self.segment_len { Item::Whole(message) } else { Item::Long(message) };
         self.items.push_back(item);
         Ok(!small || uncut)
@@ -325,13 +341,16 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
                 self.limited = true;
                 return None;
             }
-            segment.again = true;
+            // Unless the socket has not taken it the last time.
+            let again = segment.order > 0;
+            segment.copy = segment.copy.saturating_add(u8::from(again));
             self.lost.pop_front();
-            self.tally.retransmissions += 1;
+            self.tally.retransmissions += u64::from(again);
             return Some(self.send(now, sequence));
         }
         if self.next() >= self.limit {
-            if self.has_uncut() {
+            if self.has_uncut() && !self.stalled {
+                self.stalled = true;
                 self.tally.credit_stalls += 1;
             }
             return None;
@@ -341,8 +360,9 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
             return None;
         }
         let content = self.cut()?;
+        self.stalled = false;
         let sequence = self.next();
-        let segment = Segment { content, state: State::Lost, sent_at: now, order: 0, again: false };
+        let segment = Segment { content, state: State::Lost, sent_at: now, order: 0, copy: 0 };
         self.segments.push_back(segment);
         self.tally.segments += 1;
         Some(self.send(now, sequence))
@@ -364,7 +384,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
         let order = self.sent;
         let segment = self.segment(sequence).expect("it is kept");
         (segment.state, segment.sent_at, segment.order) = (State::UnderWay, now, order);
-        let content = segment.content;
+        let (content, copy) = (segment.content, segment.copy);
         let full = self.under_way >= self.congestion.window() || self.next() >= self.limit;
         let numbers = match content {
             Content::Chunk { id, at, .. } => [id, at],
@@ -376,7 +396,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
             },
         };
         let answer = full || probing;
-        Outgoing { sequence, kind: content.kind(), answer, content, numbers }
+        Outgoing { sequence, kind: content.kind(), answer, copy, content, numbers }
     }
 
     /// The contents of a segment.
@@ -453,7 +473,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
     /// The socket did not take a segment just handed out: it counts as lost, without blame.
     pub(crate) fn not_sent(&mut self, sequence: u64) {
         if let Some(segment) = self.segment(sequence).filter(|s| s.state == State::UnderWay) {
-            segment.state = State::Lost;
+            (segment.state, segment.order) = (State::Lost, 0);
             self.under_way -= 1;
             self.lost.push_front(sequence);
         }
@@ -491,11 +511,11 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
         }
         for offset in bits(bitmap) {
             let sequence = ack + 1 + offset;
-            let Some(&mut Segment { state, content, sent_at, order, again }) = self.segment(sequence) else {
+            let Some(&mut Segment { state, content, sent_at, order, copy }) = self.segment(sequence) else {
                 return Err(Violation);
             };
             if state != State::Received {
-                self.note_arrival(now, &Segment { content, state, sent_at, order, again }, &mut newly);
+                self.note_arrival(now, &Segment { content, state, sent_at, order, copy }, &mut newly);
                 self.segment(sequence).expect("just seen").state = State::Received;
                 self.received += 1;
             }
@@ -531,12 +551,11 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
         // It cannot have been the second copy that arrived, if that was sent a moment ago.
         let least = self.congestion.base().unwrap_or_default();
         let late = segment.state == State::Lost
-            || (segment.again && now.saturating_since(segment.sent_at) < least * 3 / 4);
+            || (segment.copy > 0 && now.saturating_since(segment.sent_at) < least * 3 / 4);
         if late {
-            self.tally.spurious += u64::from(segment.again);
             self.reorder_quarters = (self.reorder_quarters + 1).min(REORDER_QUARTERS_MAX);
         } else if segment.order > newly.order {
-            (newly.order, newly.sent_at, newly.again) = (segment.order, segment.sent_at, segment.again);
+            (newly.order, newly.sent_at, newly.again) = (segment.order, segment.sent_at, segment.copy > 0);
         }
     }
 
@@ -554,7 +573,9 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
                 self.items_base += 1;
             }
             Content::Chunk { id, at, len } => {
-                if at + u64::from(len) == self.transfers[&id].source.len() {
+                let all = self.transfers[&id].source.len();
+                if at + u64::from(len) == all {
+                    self.tally.sent(all);
                     self.transfers.remove(&id);
                     arrived.push_back(id);
                 }
@@ -657,9 +678,15 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
         self.round_trip.smooth().unwrap_or_default()
     }
 
-    /// Sizes for the metrics: bytes held, segments under way, the window.
-    pub(crate) fn sizes(&self) -> (usize, usize, usize) {
-        (self.held, self.under_way, self.congestion.window())
+    /// The peer says how many segments have come again needlessly. It cannot be more than we have sent.
+    pub(crate) fn note_needless(&mut self, count: u64) {
+        self.tally.spurious = self.tally.spurious.max(count.min(self.tally.retransmissions));
+    }
+
+    /// Sizes for the metrics: bytes held, items not sent wholly, segments under way, the window.
+    pub(crate) fn sizes(&self) -> (usize, usize, usize, usize) {
+        let waiting = (self.items_end() - self.cut_item) as usize + self.flowing.len();
+        (self.held, waiting, self.under_way, self.congestion.window())
     }
 }
 

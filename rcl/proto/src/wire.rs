@@ -3,11 +3,13 @@
 //! ```text
 //!  0   1   2       3   4          8           16           24         32    40      44      48
 //!  ┌───┬───┬───────┬───┬──────────┬───────────┬────────────┬──────────┬─────┬───────┬───────┐
-//!  │ v │ k │ flags │ 0 │ checksum │ source    │ destination│ sequence │ ack │ grant │ delay │ body …
+//!  │ v │ k │ flags │ n │ checksum │ source    │ destination│ sequence │ ack │ grant │ delay │ body …
 //!  └───┴───┴───────┴───┴──────────┴───────────┴────────────┴──────────┴─────┴───────┴───────┘
 //!                                   incarnations
 //! ```
 //!
+//! `n`: how often this segment was sent before, 255 standing for more; 0 in other frames. In an `Ack`, `sequence` is
+//! the number of segments of the other side that have come again although nothing of them was missing.
 //! `ack`: all segments below it have arrived. `grant`: the peer takes so many segments from there on.
 //! In a `Reset`, `ack` is not 0 if the connection has ended gracefully: the last of the other side's segments was
 //! the one before it.
@@ -34,7 +36,7 @@ pub(crate) const PACKED_LEN_LEN: usize = 2;
 /// Bytes of the bitmap in an acknowledgement at the most: one bit for each segment of the largest window.
 pub(crate) const BITMAP_LEN_MAX: usize = crate::config::WINDOW_MAX / 8;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const CHECKSUM_AT: usize = 4;
 
 /// Asks for an acknowledgement at once.
@@ -157,6 +159,8 @@ pub(crate) enum FrameError {
 pub(crate) struct Header {
     pub(crate) kind: Kind,
     pub(crate) answer: bool,
+    /// How often it was sent before.
+    pub(crate) copy: u8,
     pub(crate) source: u64,
     pub(crate) destination: u64,
     pub(crate) sequence: u64,
@@ -190,7 +194,7 @@ impl Header {
             return Err(FrameError::Checksum);
         }
         let Some(&kind) = Kind::ALL.get(usize::from(header[1])) else { return Err(FrameError::Kind) };
-        if flags & !FLAGS != 0 || header[3] != 0 {
+        if flags & !FLAGS != 0 || (header[3] != 0 && !kind.is_segment()) {
             return Err(FrameError::Kind);
         }
         if !kind.fits(body.len()) {
@@ -199,6 +203,7 @@ impl Header {
         Ok(Header {
             kind,
             answer: flags & FLAG_ANSWER != 0,
+            copy: header[3],
             source: u64_at(header, 8),
             destination: u64_at(header, 16),
             sequence: u64_at(header, 24),
@@ -212,7 +217,7 @@ impl Header {
     /// with the checksum over it and `body`, the rest.
     pub(crate) fn write(&self, head: &mut [u8], body: &[u8], checksum: Checksum) {
         let flags = checksum.flags() | if self.answer { FLAG_ANSWER } else { 0 };
-        head[..8].copy_from_slice(&[VERSION, self.kind as u8, flags, 0, 0, 0, 0, 0]);
+        head[..8].copy_from_slice(&[VERSION, self.kind as u8, flags, self.copy, 0, 0, 0, 0]);
         let words = [self.source, self.destination, self.sequence, self.ack];
         for (to, word) in head[8..40].chunks_exact_mut(8).zip(words) {
             to.copy_from_slice(&word.to_le_bytes());
@@ -273,6 +278,7 @@ mod tests {
             let header = Header {
                 kind,
                 answer,
+                copy: if kind.is_segment() { w[0] as u8 } else { 0 },
                 source: w[0],
                 destination: w[1],
                 sequence: w[2],

@@ -396,7 +396,7 @@ fn hostile_frames_do_no_harm() {
     world.run_for(Duration::from_millis(10));
     // Well-formed frames of random meaning, from strangers and as if from the peer.
     for i in 0..100_000u64 {
-        let mut frame = vec![2, rng.below(16) as u8, rng.below(2) as u8, 0, 0, 0, 0, 0];
+        let mut frame = vec![3, rng.below(16) as u8, rng.below(2) as u8, 0, 0, 0, 0, 0];
         for _ in 0..5 {
             // Often near what is in use.
             let word = if rng.chance(1, 3) { rng.next_u64() } else { 995 + rng.below(10) };
@@ -416,4 +416,31 @@ fn hostile_frames_do_no_harm() {
     }
     let counters = world.node(B).counters();
     assert!(counters.stale > 0 && counters.kind > 0 && counters.length > 0, "{counters:?}");
+}
+
+#[test]
+fn a_peer_that_starts_anew_all_the_time_does_not_fill_the_memory_of_one_that_does_not_ask() {
+    let mut world = World::new(13, CLEAN, Config { connections_max: 10, ..config() }, &[A, B]);
+    world.set_deaf(B, true);
+    for _ in 0..200 {
+        world.restart(A);
+        world.connect(A, B);
+        world.run_for(Duration::from_millis(1));
+    }
+    let counters = world.node(B).counters();
+    assert!(counters.refused > 100, "{counters:?}");
+    world.set_deaf(B, false);
+    let closed = world.closed(B).len();
+    assert!((10..=40).contains(&closed), "{closed} ends were kept");
+    world.restart(A);
+    world.connect(A, B);
+    world.node(A).send(B, vec![1]).unwrap();
+    let mut received = 0;
+    let end = world.now() + Duration::from_millis(10);
+    while world.step(end) {
+        while let Some(event) = world.event(B) {
+            received += usize::from(matches!(event, Event::Message { .. }));
+        }
+    }
+    assert_eq!(received, 1, "who asks again is answered again");
 }

@@ -3,7 +3,7 @@
 use cl_base::{Incarnation, PeerId, Time};
 use cl_sim::{Link, Outbox, Party};
 use rcl_proto::{CloseReason, Config, Event, Heap, Node};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -21,11 +21,18 @@ pub(crate) struct Host {
     node: Node<Heap>,
     events: VecDeque<Event<Vec<u8>>>,
     deaf: bool,
+    /// The segments that have arrived, by number, and the copy of each; if anybody wants to know.
+    segments: Option<BTreeSet<(u64, u8)>>,
 }
 
 impl Host {
     fn new(config: Config, incarnation: Incarnation) -> Host {
-        Host { node: Node::new(config, incarnation, Heap), events: VecDeque::new(), deaf: false }
+        Host {
+            node: Node::new(config, incarnation, Heap),
+            events: VecDeque::new(),
+            deaf: false,
+            segments: None,
+        }
     }
 
     fn listen(&mut self) {
@@ -39,6 +46,11 @@ impl Host {
 
 impl Party for Host {
     fn on_datagram(&mut self, now: Time, from: PeerId, bytes: Vec<u8>) {
+        // Those from `Whole` to `Fin`.
+        if let Some(segments) = self.segments.as_mut().filter(|_| (2..=10).contains(&bytes[1])) {
+            let sequence = u64::from_le_bytes(bytes[24..32].try_into().expect("8 bytes"));
+            segments.insert((sequence, bytes[3]));
+        }
         self.node.on_frame(now, from, addr(from), bytes);
     }
 
@@ -108,6 +120,16 @@ impl World {
     /// What arrives at `peer` is not read from now on, or is read again.
     pub(crate) fn set_deaf(&mut self, peer: PeerId, deaf: bool) {
         self.world.party_mut(peer).deaf = deaf;
+    }
+
+    /// From now on the segments that arrive at `peer` are noted: its peer is one only.
+    pub(crate) fn note_segments(&mut self, peer: PeerId) {
+        self.world.party_mut(peer).segments = Some(BTreeSet::new());
+    }
+
+    /// Those that were: the number of each, and which copy it was.
+    pub(crate) fn segments(&self, peer: PeerId) -> &BTreeSet<(u64, u8)> {
+        self.world.party(peer).segments.as_ref().expect("they are noted")
     }
 
     pub(crate) fn is_deaf(&self, peer: PeerId) -> bool {
