@@ -1,5 +1,7 @@
 use super::network::BACKLOG_MAX;
 use super::*;
+use crate::TransportChoice;
+use std::time::Duration;
 
 #[test]
 fn the_counters_are_shown_before_it_sleeps() {

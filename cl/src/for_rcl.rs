@@ -3,15 +3,16 @@
 //! `rcl` keeps what it sends until it is acknowledged, so it cannot give its buffers away. The dissertation
 //! (7.1.7) integrates it with this layer for such reasons; this is all it needs to reach inside for.
 
-use crate::endpoint::{Endpoint, Received, Refusal, SendError};
+use crate::endpoint::Endpoint;
+use crate::message::{Received, Refusal, SendError};
 use crate::pool::Buf;
-pub use crate::shm::ChannelId;
+pub use crate::shm::id::ChannelId;
 use cl_base::PeerId;
 use std::io::IoSlice;
 use std::net::SocketAddr;
 
 /// The most parts that [`transmit`] takes.
-pub const PARTS_MAX: usize = crate::endpoint::PARTS_MAX;
+pub const PARTS_MAX: usize = crate::endpoint::network::PARTS_MAX;
 
 /// The most bytes that [`send_copy`] takes.
 pub const CHANNEL_COPY_LEN_MAX: usize = crate::shm::INLINE_MAX;

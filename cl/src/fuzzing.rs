@@ -4,5 +4,5 @@
 pub use crate::endpoint::fuzzing::datagrams;
 pub use crate::shm::fuzzing::{neighbour, offer};
 #[cfg(feature = "ofi")]
-pub use crate::transport::ofi_fuzzing::control;
-pub use crate::transport::xdp_fuzzing::frame;
+pub use crate::transport::ofi::fuzzing::control;
+pub use crate::transport::xdp::fuzzing::frame;

@@ -14,11 +14,8 @@
 //! takes a checksum or a MAC to notice. An endpoint without faults has no injector in its way; one with faults
 //! shares no memory with others, so that nothing gets past the injector.
 
-mod transport;
+pub(crate) mod transport;
 
-use crate::clock::Clock;
-use crate::transport::Transport;
-use cl_base::PeerId;
 use cl_base::faults::{Faults, SpecError};
 use std::fmt;
 use std::str::FromStr;
@@ -113,25 +110,6 @@ impl fmt::Display for Injection {
             write!(f, "seed={seed},")?;
         }
         write!(f, "side={side}")
-    }
-}
-
-/// `transport` with an injector in front of it, if any fault is asked for.
-pub(crate) fn wrap(
-    transport: Box<dyn Transport>,
-    injection: Option<Injection>,
-    me: PeerId,
-    clock: Clock,
-) -> Box<dyn Transport> {
-    match injection {
-        Some(mut injection) if !injection.faults.is_none() => {
-            let seed = *injection.seed.get_or_insert_with(|| clock.now().as_nanos());
-            tracing::warn!(%me, faults = %injection, "faults are injected on purpose");
-            // The same seed for a whole campaign must not make all its parties lose the same messages.
-            let seed = seed ^ me.to_u64().rotate_left(32);
-            Box::new(transport::Injected::new(transport, injection, seed, clock))
-        }
-        _ => transport,
     }
 }
 

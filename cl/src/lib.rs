@@ -88,12 +88,15 @@
 //! - Bulk over Ethernet: [`EndpointConfig::join_datagrams`].
 
 mod clock;
+mod config;
 mod endpoint;
 mod inject;
+mod message;
 mod pool;
 mod reassembly;
 mod region;
 mod shm;
+mod stats;
 mod sync;
 mod sys;
 mod transport;
@@ -107,12 +110,16 @@ pub mod header;
 pub mod runtime;
 
 pub use clock::Clock;
-pub use counters::Counters;
-pub use endpoint::{
-    Drops, Endpoint, EndpointConfig, Message, OpenError, Path, Received, Refusal, SendError, SharedMemory,
-    SharedMemoryConfig, Stats, TRANSPORT_VARIABLE, TransportChoice, XDP_MODE_VARIABLE, XdpMode,
+pub use config::{
+    EndpointConfig, OpenError, SharedMemory, SharedMemoryConfig, TRANSPORT_VARIABLE, TransportChoice,
+    XDP_MODE_VARIABLE, XdpMode,
 };
+pub use counters::Counters;
+pub use endpoint::{Endpoint, Path};
 pub use header::{HEADER_LEN, MESSAGE_LEN_MAX};
 pub use inject::{FAULTS_VARIABLE, Injection, InjectionError, Side};
+pub use message::{Message, Received, Refusal, SendError};
 pub use pool::{Buf, Exhausted, HEADROOM, Pages, Pool, PoolConfig, SizeClass};
-pub use transport::{NotAProvider, OfiProvider, TransportKind};
+pub use stats::{Drops, Stats};
+pub use transport::TransportKind;
+pub use transport::provider::{NotAProvider, OfiProvider};

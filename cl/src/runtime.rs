@@ -21,7 +21,8 @@ pub use self::queue::Priority;
 pub use self::signals::{Signal, Signals};
 pub use mio::Interest;
 
-use crate::endpoint::{EndpointConfig, OpenError, Received};
+use crate::config::{EndpointConfig, OpenError};
+use crate::message::Received;
 use std::io;
 use std::net::SocketAddr;
 use std::thread;

@@ -15,15 +15,18 @@ mod door;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod handshake;
+pub(crate) mod id;
 mod ring;
 
 use crate::clock::Clock;
 use crate::counters::Traffic;
-use crate::endpoint::{Refusal, SendError, Stats};
+use crate::message::{Refusal, SendError};
 use crate::pool::{Buf, Pool};
+use crate::stats::Stats;
 use channel::{Channel, Full, State, Trouble};
 use cl_base::{PeerId, Time};
 use door::Door;
+use id::ChannelId;
 pub(crate) use ring::INLINE_MAX;
 use rustix::event::epoll;
 use std::collections::VecDeque;
@@ -41,13 +44,6 @@ const EVENTS: usize = 64;
 /// Names of what is watched.
 const DOOR: u64 = u64::MAX;
 const BELL: u64 = u64::MAX - 1;
-
-/// Names a channel of an endpoint. Never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ChannelId {
-    index: u32,
-    birth: NonZeroU32,
-}
 
 /// Something has become of a channel.
 #[derive(Clone, Debug)]

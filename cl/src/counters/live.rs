@@ -1,8 +1,8 @@
+use super::label::{Kind, Label};
 use super::page::{self, Page, Scope, Span};
 use super::peers::{PeerTable, TRAFFIC, Traffic};
 use super::place::{Directory, directories};
-use super::{Kind, Label};
-use crate::endpoint::{Drops, Stats};
+use crate::stats::{Drops, Stats};
 use cl_base::{PeerId, Time};
 use std::fs::File;
 use std::io;

@@ -1,8 +1,8 @@
 //! Messages and bytes by peer.
 
+use super::label::{Kind, Label};
 use super::page::PEERS_MAX;
-use super::{Kind, Label};
-use crate::Stats;
+use crate::stats::Stats;
 use cl_base::{PeerId, Time};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! Arbitrary datagrams for the half of an endpoint that takes them in.
 
 use super::network::{Ended, Network};
-use super::stats::Stats;
 use crate::clock::Clock;
 use crate::header::{HEADER_LEN, MESSAGE_LEN_MAX, Repr};
 use crate::pool::{Pool, PoolConfig, SizeClass};
+use crate::stats::Stats;
 use crate::transport::{Recv, Transport, TransportKind};
 use cl_base::PeerId;
 use std::io::{self, IoSlice};

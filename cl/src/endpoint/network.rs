@@ -1,11 +1,12 @@
 //! The part of an endpoint that cuts messages into datagrams, packs small ones together, and puts what
 //! arrives together again.
 
-use super::{Received, Refusal, SendError, Stats};
 use crate::clock::Clock;
 use crate::header::{Form, Geometry, HEADER_LEN, HeaderError, Repr};
+use crate::message::{Received, Refusal, SendError};
 use crate::pool::{Buf, Pool};
 use crate::reassembly::{Outcome, Reassembly, TIMEOUT};
+use crate::stats::Stats;
 use crate::transport::{self, Recv, Transport};
 use cl_base::{PeerId, Time};
 use std::collections::VecDeque;

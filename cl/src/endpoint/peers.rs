@@ -1,4 +1,4 @@
-use crate::shm::ChannelId;
+use crate::shm::id::ChannelId;
 use crate::transport::TransportKind;
 use cl_base::PeerId;
 use rustc_hash::FxHashMap;

@@ -1,11 +1,11 @@
 use super::{Injection, Side};
 use crate::clock::Clock;
-use crate::endpoint::Stats;
 use crate::header::HEADER_LEN;
 use crate::pool::{HEADROOM, Pool};
+use crate::stats::Stats;
 use crate::transport::{Recv, Transport, TransportKind, is_transient};
-use cl_base::Time;
 use cl_base::faults::{FaultCounts, Hold, Injector, Shelf, Verdict};
+use cl_base::{PeerId, Time};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -16,8 +16,27 @@ const TAKEN_PER_RECV: usize = 256;
 /// After what time a busy network is tried again with what was held back.
 const RETRY: Duration = Duration::from_millis(1);
 
+/// `transport` with an injector in front of it, if any fault is asked for.
+pub(crate) fn wrap(
+    transport: Box<dyn Transport>,
+    injection: Option<Injection>,
+    me: PeerId,
+    clock: Clock,
+) -> Box<dyn Transport> {
+    match injection {
+        Some(mut injection) if !injection.faults.is_none() => {
+            let seed = *injection.seed.get_or_insert_with(|| clock.now().as_nanos());
+            tracing::warn!(%me, faults = %injection, "faults are injected on purpose");
+            // The same seed for a whole campaign must not make all its parties lose the same messages.
+            let seed = seed ^ me.to_u64().rotate_left(32);
+            Box::new(Injected::new(transport, injection, seed, clock))
+        }
+        _ => transport,
+    }
+}
+
 /// A transport with faults in front of it.
-pub(super) struct Injected {
+struct Injected {
     inner: Box<dyn Transport>,
     clock: Clock,
     outgoing: Option<Lane>,
@@ -42,7 +61,7 @@ impl Lane {
 }
 
 impl Injected {
-    pub(super) fn new(inner: Box<dyn Transport>, injection: Injection, seed: u64, clock: Clock) -> Injected {
+    fn new(inner: Box<dyn Transport>, injection: Injection, seed: u64, clock: Clock) -> Injected {
         let lane = |is_it: bool, seed| is_it.then(|| Lane::new(&injection, seed));
         Injected {
             inner,

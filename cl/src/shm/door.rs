@@ -4,7 +4,7 @@
 //! connections for a short time; who is turned away without reason comes back.
 
 use super::handshake::{self, Heard, Offer};
-use crate::endpoint::Drops;
+use crate::stats::Drops;
 use cl_base::Time;
 use rustix::event::epoll;
 use std::collections::VecDeque;

@@ -1,5 +1,5 @@
 use super::Recv;
-use super::udp::alloc;
+use super::receive::alloc;
 use crate::pool::{Buf, Pool};
 use std::net::SocketAddr;
 

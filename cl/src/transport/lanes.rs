@@ -7,7 +7,7 @@
 //! socket the rest. A caller who sleeps waits for one descriptor and for microseconds: there is no
 //! lane once it has slept.
 
-use super::UdpSocket;
+use super::socket::UdpSocket;
 use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;

@@ -18,15 +18,18 @@ mod control;
 mod fabric;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
+mod info;
 mod library;
 mod peers;
 
-use super::{OfiProvider, Recv, Transport, TransportKind, UdpSocket};
+use super::provider::OfiProvider;
+use super::socket::UdpSocket;
+use super::{Recv, Transport, TransportKind};
 use crate::clock::Clock;
-use crate::endpoint::Stats;
-use crate::endpoint::config::OpenError;
+use crate::config::OpenError;
 use crate::header::HEADER_LEN;
 use crate::pool::{Buf, HEADROOM, Pool};
+use crate::stats::Stats;
 use crate::sys::AlarmFd;
 use cl_base::Time;
 use control::{Body, CONTROL_LEN, Control, PREAMBLE_LEN, parse_preamble};
@@ -534,7 +537,7 @@ fn open_fabric(
         Wanted { datagram_max: PREAMBLE_LEN + mtu, receives: RECEIVES, sends: SENDS, register: false };
     let mut refused = Vec::new();
     for info in choice::candidates(library, provider, bind)? {
-        let described = choice::describe(&info);
+        let described = info::describe(&info);
         let again = (1..OPEN_TRIES).map_while(|_| info.copy()).collect::<Vec<_>>();
         let mut opened = Fabric::open(library, info, wanted, pool);
         for info in again {
@@ -566,7 +569,7 @@ fn watch(readable: &Poll, fd: RawFd) -> io::Result<()> {
 }
 
 /// Sends the question `nonce` if there is one. If it is lost, it is repeated.
-fn ask(socket: &UdpSocket, to: SocketAddr, nonce: Option<u64>, incarnation: u64, protocol: fabric::Protocol) {
+fn ask(socket: &UdpSocket, to: SocketAddr, nonce: Option<u64>, incarnation: u64, protocol: info::Protocol) {
     if let Some(nonce) = nonce {
         let question = Control { body: Body::Question, nonce, incarnation, protocol };
         let _ = socket.send(to, &[IoSlice::new(&question.to_bytes())]);

@@ -1,9 +1,10 @@
 use super::joined::{JOINED_LEN_MAX, Joined};
 use super::lanes::Lanes;
+use super::receive::receive;
+use super::socket::UdpSocket;
 use super::uring::RingReceiver;
-use super::{Recv, Transport, TransportKind, UdpSocket};
-use crate::header::HEADER_LEN;
-use crate::pool::{Buf, Exhausted, HEADROOM, Pool};
+use super::{Recv, Transport, TransportKind};
+use crate::pool::{Buf, Pool};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
@@ -68,38 +69,6 @@ impl Udp {
                 self.joined = Some(Joined::new(from, buf, segment));
                 Joined::split(&mut self.joined, pool)
             }
-        }
-    }
-}
-
-/// A buffer whose contents begin, behind our header, where those of a fresh buffer do.
-pub(super) fn alloc(pool: &Pool, len: usize) -> Result<Buf, Exhausted> {
-    let mut buf = pool.alloc(len)?;
-    buf.set_range(HEADROOM - HEADER_LEN, HEADROOM - HEADER_LEN);
-    Ok(buf)
-}
-
-/// What `recv`, a non-blocking call, puts into `next` or a fresh buffer (at most `len_max` bytes; it tells how many);
-/// or why there is nothing.
-#[inline]
-pub(super) fn receive<T>(
-    len_max: usize,
-    next: &mut Option<Buf>,
-    pool: &Pool,
-    recv: impl FnOnce(&mut [u8]) -> io::Result<(usize, T)>,
-) -> Result<(Buf, T), Recv> {
-    let mut buf = match next.take() {
-        Some(buf) => buf,
-        None => alloc(pool, len_max).map_err(|_| Recv::Starved)?,
-    };
-    match recv(buf.spare_mut(len_max)) {
-        Ok((len, about)) => {
-            buf.grow(len);
-            Ok((buf, about))
-        }
-        Err(error) => {
-            *next = Some(buf);
-            Err(if error.kind() == io::ErrorKind::WouldBlock { Recv::Empty } else { Recv::Failed })
         }
     }
 }

@@ -20,10 +20,12 @@ mod program;
 mod ring;
 mod xsk;
 
-use super::{Recv, Transport, TransportKind, UdpSocket, udp};
-use crate::endpoint::Stats;
-use crate::endpoint::config::{EndpointConfig, OpenError, XdpMode};
+use super::receive::receive;
+use super::socket::UdpSocket;
+use super::{Recv, Transport, TransportKind};
+use crate::config::{EndpointConfig, OpenError, XdpMode};
 use crate::pool::{Buf, Pool};
+use crate::stats::Stats;
 use device::Device;
 use frame::{HEADERS_LEN, IP_UDP_LEN};
 use mio::unix::SourceFd;
@@ -237,7 +239,7 @@ impl Xdp {
             return None;
         }
         let Xdp { socket, next, mtu, .. } = self;
-        match udp::receive(*mtu, next, pool, |into| socket.recv(into)) {
+        match receive(*mtu, next, pool, |into| socket.recv(into)) {
             Err(Recv::Empty) => {
                 self.until_look = CALLS_PER_LOOK;
                 self.looked = true;

@@ -2,9 +2,9 @@
 #![allow(unsafe_code)]
 
 use super::abi::*;
-use super::fabric::{InfoList, Protocol, text};
+use super::info::{InfoList, text};
 use super::library::Library;
-use crate::transport::OfiProvider;
+use crate::transport::provider::OfiProvider;
 use std::ffi::CString;
 use std::net::{IpAddr, SocketAddr};
 use std::ptr::{self, NonNull, null_mut};
@@ -13,45 +13,6 @@ use std::ptr::{self, NonNull, null_mut};
 pub(super) const CANDIDATES_MAX: usize = 16;
 /// Descriptions looked through: machines with many interfaces have some dozens.
 const INFOS_MAX: usize = 1024;
-
-/// What an endpoint can do.
-pub(super) struct Limits {
-    pub max_msg_size: usize,
-    pub inject_size: usize,
-    pub rx_size: usize,
-    pub tx_size: usize,
-    pub protocol: Protocol,
-}
-
-/// The limits of the first description.
-pub(super) fn limits(info: &InfoList) -> Limits {
-    // SAFETY: libfabric fills in all attributes of what it offers.
-    unsafe {
-        let i = info.0.as_ptr();
-        let (ep, tx, rx) = ((*i).ep_attr, (*i).tx_attr, (*i).rx_attr);
-        Limits {
-            max_msg_size: (*ep).max_msg_size,
-            inject_size: (*tx).inject_size,
-            rx_size: (*rx).size,
-            tx_size: (*tx).size,
-            protocol: Protocol {
-                protocol: (*ep).protocol,
-                version: (*ep).protocol_version,
-                addr_format: (*i).addr_format,
-            },
-        }
-    }
-}
-
-/// Provider and domain of the first description.
-pub(super) fn describe(info: &InfoList) -> String {
-    // SAFETY: as in `limits`; the names are C strings.
-    unsafe {
-        let i = info.0.as_ptr();
-        let (fabric, domain) = ((*i).fabric_attr, (*i).domain_attr);
-        format!("{} on {}", text((*fabric).prov_name), text((*domain).name))
-    }
-}
 
 /// The endpoints to try, the best first: one of each provider, or of the one that is wanted.
 pub(super) fn candidates(

@@ -13,7 +13,8 @@
 //! sent. None of this is authenticated, as nothing in this layer is: a sender may claim any place, as it may with
 //! UDP. An answer must repeat the nonce of the question, so that those who cannot see it cannot answer.
 
-use super::fabric::{NAME_MAX, Protocol};
+use super::fabric::NAME_MAX;
+use super::info::Protocol;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// Bytes in front of each datagram.

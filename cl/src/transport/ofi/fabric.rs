@@ -8,11 +8,12 @@
 #![allow(unsafe_code)]
 
 use super::abi::{self, *};
+use super::info::{InfoList, Protocol, limits};
 use super::library::Library;
-use super::{INJECT_MAX, RECEIVE_AT, choice};
+use super::{INJECT_MAX, RECEIVE_AT};
 use crate::pool::{Buf, Pool};
 use std::collections::VecDeque;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -40,14 +41,6 @@ enum Operation {
     Receive(Buf),
     /// The buffer is kept until the provider has sent it.
     Send(SocketAddr, #[allow(dead_code)] Buf),
-}
-
-/// What the parties of a conversation must have in common, and some limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Protocol {
-    pub protocol: u32,
-    pub version: u32,
-    pub addr_format: u32,
 }
 
 /// An object of libfabric's that begins with a `fid`, closed on drop.
@@ -104,24 +97,6 @@ impl<T> Drop for Object<T> {
         if !self.close() {
             tracing::warn!("libfabric does not close an object; it is lost");
         }
-    }
-}
-
-/// The description of an endpoint to be.
-pub(super) struct InfoList(pub(super) NonNull<Info>, pub(super) &'static Library);
-
-impl InfoList {
-    /// A copy of the first description.
-    pub(super) fn copy(&self) -> Option<InfoList> {
-        // SAFETY: the description is whole; the copy is ours.
-        NonNull::new(unsafe { (self.1.dupinfo)(self.0.as_ptr()) }).map(|copy| InfoList(copy, self.1))
-    }
-}
-
-impl Drop for InfoList {
-    fn drop(&mut self) {
-        // SAFETY: it came from `fi_getinfo` or `fi_dupinfo` and is nobody else's.
-        unsafe { (self.1.freeinfo)(self.0.as_ptr()) }
     }
 }
 
@@ -192,7 +167,7 @@ impl Fabric {
         pool: &Pool,
     ) -> Result<Fabric, Failure> {
         let i = info.0.as_ptr();
-        let limits = choice::limits(&info);
+        let limits = limits(&info);
         if limits.max_msg_size < wanted.datagram_max {
             return Err(Failure { call: "the size of a datagram".to_owned(), error: libc::EMSGSIZE });
         }
@@ -573,16 +548,4 @@ fn name_of(ep: &Object<Ep>) -> Result<Vec<u8>, Failure> {
     }
     name.truncate(len);
     Ok(name)
-}
-
-/// The text of a C string that libfabric owns, or nothing if the pointer is null.
-///
-/// # Safety
-/// The pointer is null or that of a C string.
-pub(super) unsafe fn text<'a>(at: *const std::ffi::c_char) -> &'a str {
-    if at.is_null() {
-        return "";
-    }
-    // SAFETY: as the caller has promised.
-    unsafe { CStr::from_ptr(at) }.to_str().unwrap_or("?")
 }

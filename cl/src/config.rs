@@ -3,7 +3,7 @@ use crate::header::HEADER_LEN;
 use crate::inject::{FAULTS_VARIABLE, Injection, InjectionError};
 use crate::pool::PoolConfig;
 use crate::shm::INLINE_MAX;
-use crate::transport::{self, OfiProvider};
+use crate::transport::provider::OfiProvider;
 use cl_base::PeerId;
 use std::io;
 use std::net::SocketAddr;
@@ -91,7 +91,7 @@ impl std::str::FromStr for XdpMode {
 
 impl TransportChoice {
     /// This choice, unless [`TRANSPORT_VARIABLE`] says otherwise.
-    pub(super) fn or_from_environment(self) -> Result<TransportChoice, OpenError> {
+    pub(crate) fn or_from_environment(self) -> Result<TransportChoice, OpenError> {
         match std::env::var_os(TRANSPORT_VARIABLE) {
             None => Ok(self),
             Some(value) => {
@@ -146,7 +146,7 @@ impl Default for SharedMemoryConfig {
     }
 }
 
-/// How to open an [`Endpoint`](super::Endpoint).
+/// How to open an [`Endpoint`](crate::Endpoint).
 #[derive(Clone, Debug)]
 pub struct EndpointConfig {
     /// Whose endpoint it is: the source of what is sent, and the only destination accepted.
@@ -201,7 +201,7 @@ impl EndpointConfig {
     }
 
     /// The faults to inject: these, unless [`FAULTS_VARIABLE`] says otherwise.
-    pub(super) fn faults_or_from_environment(&self) -> Result<Option<Injection>, OpenError> {
+    pub(crate) fn faults_or_from_environment(&self) -> Result<Option<Injection>, OpenError> {
         match std::env::var_os(FAULTS_VARIABLE) {
             None => Ok(self.faults),
             Some(value) => {
@@ -212,13 +212,16 @@ impl EndpointConfig {
         }
     }
 
-    pub(super) fn mtu_checked(&self, choice: TransportChoice) -> Result<usize, OpenError> {
-        let mtu = match (self.mtu, transport::default_mtu(choice, self.bind)?) {
-            (Some(mtu), _) | (None, Some(mtu)) => mtu,
-            (None, None) if self.bind.ip().is_loopback() || matches!(choice, TransportChoice::Ofi(_)) => {
-                MTU_LOOPBACK
-            }
-            (None, None) => MTU_ETHERNET,
+    /// The MTU. `device`: what the device carries, if the transport depends on it.
+    pub(crate) fn mtu_checked(
+        &self,
+        choice: TransportChoice,
+        device: Option<usize>,
+    ) -> Result<usize, OpenError> {
+        let mtu = match self.mtu.or(device) {
+            Some(mtu) => mtu,
+            None if self.bind.ip().is_loopback() || matches!(choice, TransportChoice::Ofi(_)) => MTU_LOOPBACK,
+            None => MTU_ETHERNET,
         };
         const { assert!(MTU_MIN > HEADER_LEN) };
         if (MTU_MIN..=MTU_MAX).contains(&mtu) { Ok(mtu) } else { Err(OpenError::Mtu(mtu)) }

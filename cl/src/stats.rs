@@ -1,4 +1,4 @@
-use crate::counters::counts;
+use crate::counters::label::counts;
 
 counts! {
     /// Counters of an endpoint since it was opened.
