@@ -6,6 +6,7 @@ use cl::for_rcl::{channel, channel_of, next_closed, transmit};
 use cl::{Buf, Clock};
 use cl_base::{Incarnation, PeerId, Time};
 use rcl_proto::{Checksum, CloseReason, Config, Counters, HEADER_LEN, Node, Sink, Sizes, Source, TransferId};
+use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -79,7 +80,9 @@ pub struct Connections {
     busy_until: Time,
     /// When frames were last taken in though the application had enough to read.
     looked_at: Time,
-    look_after: Duration,
+    /// Calls over shared memory: until when each is to be answered, in that order.
+    calls: VecDeque<(Time, PeerId, u32)>,
+    dead_after: Duration,
 }
 
 impl Connections {
@@ -101,14 +104,14 @@ impl Connections {
         protocol.window = protocol.window.min(datagrams).min(bufs).max(WINDOW_MIN);
         protocol.window_of_all = protocol.window_of_all.min(bufs).max(WINDOW_MIN);
         protocol.message_len_max = protocol.message_len_max.min(cl.pool().capacity_max());
-        let look_after = protocol.dead_after / LOOKS_IN_TIME;
+        let (calls, dead_after) = (VecDeque::new(), protocol.dead_after);
         // What waits must fit into what the network's protocol accepts, which counts a part of it double.
         let links = Links::new(protocol.send_buffer / 2);
         let clock = cl.clock();
         let memory = PoolMemory(cl.pool().clone());
         let node = Node::new(protocol, Incarnation(clock.now().as_nanos()), memory);
         let (busy_until, looked_at) = (Time::MAX, Time::ZERO);
-        Connections { node, links, shown, clock, busy_until, looked_at, look_after }
+        Connections { node, links, shown, clock, busy_until, looked_at, calls, dead_after }
     }
 
     /// As [`Endpoint::counters`](crate::Endpoint::counters).
@@ -130,7 +133,11 @@ impl Connections {
         }
         cl.resolve(peer, addr);
         match channel(cl, peer) {
-            Some(channel) => self.links.connect(cl, peer, channel),
+            Some(channel) => {
+                let call = self.links.connect(cl, peer, channel);
+                self.calls.retain(|(_, called, _)| *called != peer);
+                self.calls.push_back((self.clock.now() + self.dead_after, peer, call));
+            }
             None => self.node.connect(self.clock.now(), peer, addr),
         }
         self.flush(cl);
@@ -314,6 +321,15 @@ impl Connections {
         }
         if self.next_deadline() != Time::MAX {
             let now = self.clock.now();
+            while let Some(&(due, peer, call)) = self.calls.front()
+                && due <= now
+            {
+                // The kernel tells of a process that has ended; this one lives, and does nothing.
+                self.calls.pop_front();
+                if self.links.is_calling(peer, call) {
+                    self.links.abort(cl, peer, CloseReason::Dead);
+                }
+            }
             if now >= self.next_deadline() {
                 self.on_deadline(cl, now);
                 self.transmit(cl, now);
@@ -355,7 +371,7 @@ impl Connections {
     /// True if it is time to look at the network though there is enough to read.
     pub(crate) fn is_late(&mut self) -> bool {
         let now = self.clock.now();
-        let late = now.saturating_since(self.looked_at) >= self.look_after;
+        let late = now.saturating_since(self.looked_at) >= self.dead_after / LOOKS_IN_TIME;
         if late {
             self.looked_at = now;
         }
@@ -383,7 +399,8 @@ impl Connections {
     /// When [`Connections::poll`] is to be called though nothing arrives, by `cl`'s clock.
     #[inline]
     pub fn next_deadline(&self) -> Time {
-        self.node.next_deadline().min(self.busy_until)
+        let call = self.calls.front().map_or(Time::MAX, |(due, ..)| *due);
+        self.node.next_deadline().min(self.busy_until).min(call)
     }
 
     /// As [`Endpoint::flush`](crate::Endpoint::flush).

@@ -31,7 +31,10 @@ const DROPS: &[Label] = &[
     Label::count("length", "Frames of a length that their kind does not have."),
     Label::count("checksum", "Frames whose checksum is wrong, or covers too little."),
     Label::count("stale", "Frames of an incarnation that has passed."),
-    Label::count("refused", "Calls beyond the greatest number of connections, or while nobody asks for events."),
+    Label::count(
+        "refused",
+        "Calls beyond the greatest number of connections, or while nobody asks for events.",
+    ),
     Label::count("violations", "Connections ended because the peer broke the protocol."),
     Label::count("duplicates", "Segments received more than once."),
 ];

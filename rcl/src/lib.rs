@@ -52,11 +52,17 @@
 //! - **A slow reader loses nothing.** A message counts as read when [`Endpoint::poll`] has handed it out. What
 //!   is not read keeps its buffers, for which the peer needs credit to send more; its sends are then refused
 //!   with [`Refusal::Backpressure`].
-//! - **A dead peer is noticed** within [`Config::dead_after`], also while nothing is sent, unless
-//!   [`Config::keep_alive`] is off.
-//!   Whoever polls is noticed alive, unless more than a sixteenth of that time passes between two messages taken;
-//!   whoever does not want messages for a while calls [`Endpoint::progress`] in the meantime, at least twice in
-//!   that time. Over shared memory the kernel tells of deaths, and pauses do not matter.
+//! - **A dead peer is noticed**, also while nothing is sent, unless [`Config::keep_alive`] is off: once
+//!   [`Config::dead_after`] has passed since it was heard last, at the next call of this end. An end that calls later
+//!   than an eighth of that after [`Endpoint::next_deadline`] cannot know whose silence it was, and asks a few times
+//!   more. Over shared memory the kernel tells at once.
+//! - **A living peer is not called dead** if it polls: every eighth of the time is often enough, and a reader that
+//!   always has something to read may take a sixteenth for each message. Who does not want messages for a while calls
+//!   [`Endpoint::progress`] in the meantime. Over shared memory there may be pauses of any length, except before
+//!   a call is answered.
+//! - **An end is graceful** ([`CloseReason::Graceful`]) if all messages of both sides have been handed out or
+//!   acknowledged. The last acknowledgement may be lost: who polls on answers a peer that asks again. An endpoint that
+//!   is dropped at once leaves such a peer to find it dead, though nothing but that word is missing.
 //! - **Flipped bits are found**, as far as [`Config::checksum`] covers them.
 //! - **Copies.** A message alone in a datagram is sent from the buffer it is in and handed out in the buffer
 //!   it was received in. Messages that share a datagram are copied into it and out of it; messages of several
@@ -79,12 +85,23 @@
 //!
 //! # Tuning
 //!
-//! - Small messages are packed until the next [`Endpoint::poll`] or [`Endpoint::flush`]: send many, then
-//!   poll.
-//! - The window is what the socket's receive buffer holds; a larger `net.core.rmem_max` and
-//!   [`cl::EndpointConfig::socket_buffer`] let more be under way on a long path.
-//! - [`Config::checksum`] covers everything on a network; on a loopback address, where there is no wire, the
-//!   headers only, because it would cost some of the bandwidth of large messages.
+//! - **Latency.** Poll without a pause, on a processor of its own; [`Endpoint::park`] instead uses no processor time
+//!   while nothing happens, and costs each message the time in which the system wakes a thread.
+//! - **Small messages** are packed until the next [`Endpoint::poll`] or [`Endpoint::flush`], up to
+//!   [`Config::pack_len`] bytes: send many, then poll.
+//! - **Bandwidth.** The window is what the socket's receive buffer holds; a larger `net.core.rmem_max` and
+//!   [`cl::EndpointConfig::socket_buffer`] let more be under way on a long path. [`Config::send_buffer`] is what may be
+//!   accepted and not acknowledged.
+//! - **Memory.** [`Config::window`] buffers may have to be kept for each peer that is not read from, and
+//!   [`Config::window_of_all`] for all of them.
+//! - **Deaths.** A short [`Config::dead_after`] finds them sooner and asks more often: four times in it, of every peer
+//!   that is silent. On a machine where threads wait for their turn it should be ten times as long as that wait.
+//! - **Checksums.** [`Config::checksum`] covers everything on a network; on a loopback address, where there is no wire,
+//!   the headers only, because it would cost some of the bandwidth of large messages.
+//!
+//! `ghidrah stat --peers` shows what a running endpoint does: credit stalls tell of a slow reader, retransmissions
+//! of losses, of which the spurious ones were only late, `waiting` of a sender that is faster than the network.
+//! `ghidrah perf --layer rcl` measures.
 
 mod connections;
 mod counters;

@@ -445,12 +445,19 @@ impl Links {
         self.events.push_back(Event::Closed(link.peer, reason));
     }
 
-    /// Calls `peer` over `channel`.
-    pub(crate) fn connect(&mut self, cl: &mut Endpoint, peer: PeerId, channel: ChannelId) {
+    /// True if the call of this number has not been answered.
+    pub(crate) fn is_calling(&self, peer: PeerId, call: u32) -> bool {
+        let link = self.by_peer.get(&peer).and_then(|&index| self.links[index].as_ref());
+        link.is_some_and(|link| link.out_number == call && !link.is_open())
+    }
+
+    /// Calls `peer` over `channel`; tells the number of the call.
+    pub(crate) fn connect(&mut self, cl: &mut Endpoint, peer: PeerId, channel: ChannelId) -> u32 {
         self.next_number = self.next_number.wrapping_add(1).max(1);
         let number = self.next_number;
         self.add(Link::new(peer, channel, number, None));
         self.tell(cl, channel, number, Kind::Hello);
+        number
     }
 
     /// Sends a word that is in nobody's order.

@@ -120,6 +120,32 @@ fn messages_of_all_lengths_arrive_whole_over_mio_in_ethernet_frames() {
     transfer(Way::Mio(1452));
 }
 
+#[test]
+fn a_call_that_is_not_answered_ends_and_is_not_answered_late() {
+    for way in [Way::Shared, Way::Auto] {
+        let (mut a, mut b) = pair(way);
+        a.send(B, a.alloc_copy(b"is anybody there?").unwrap()).unwrap();
+        let start = Instant::now();
+        within(5, "the call", || matches!(a.poll(), Some(Event::Closed(B, CloseReason::Dead))));
+        assert!(start.elapsed() > Duration::from_millis(300), "{way:?}");
+        // B wakes up, and hears the call and that it is over. Nothing of it is left.
+        let mut told = Vec::new();
+        within(5, "the end", || {
+            told.extend(b.poll());
+            a.poll();
+            start.elapsed() > Duration::from_secs(1)
+        });
+        let messages = told.iter().filter(|event| matches!(event, Event::Message { .. })).count();
+        assert_eq!(messages, 0, "{way:?}: {told:?}");
+        a.connect(B, b.local_addr());
+        a.send(B, a.alloc_copy(b"again").unwrap()).unwrap();
+        within(5, "the second call", || {
+            assert!(!matches!(a.poll(), Some(Event::Closed(..))), "{way:?}");
+            matches!(b.poll(), Some(Event::Message { buf, .. }) if buf[..] == *b"again")
+        });
+    }
+}
+
 /// How long it takes until a peer that has ended without a word is known to be dead.
 fn vanish(way: Way) -> Duration {
     let (mut a, mut b) = pair(way);
