@@ -1,51 +1,16 @@
 //! Messages between two endpoints over the loopback device, by each transport.
 
+mod common;
+
 use cl::{
-    Buf, Endpoint, EndpointConfig, HEADER_LEN, MESSAGE_LEN_MAX, OpenError, PoolConfig, Received, Refusal,
-    SharedMemory, SizeClass, TransportChoice, TransportKind,
+    Buf, Endpoint, EndpointConfig, HEADER_LEN, MESSAGE_LEN_MAX, OpenError, PoolConfig, Refusal, SizeClass,
+    TransportChoice, TransportKind,
 };
 use cl_base::PeerId;
+use common::{ALICE, BOB, each_transport, over, pair, poll_within};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
-
-const ALICE: PeerId = PeerId::new(1, 0);
-const BOB: PeerId = PeerId::new(2, 0);
-
-/// The transports to be had here: io_uring may be forbidden, in a container say.
-fn each() -> Vec<TransportChoice> {
-    let mut each = vec![TransportChoice::Mio];
-    match Endpoint::open(config(ALICE, TransportChoice::Uring)) {
-        Ok(_) => each.push(TransportChoice::Uring),
-        Err(error) => eprintln!("without io_uring: {error}"),
-    }
-    each
-}
-
-fn config(me: PeerId, transport: TransportChoice) -> EndpointConfig {
-    EndpointConfig {
-        transport,
-        shared_memory: SharedMemory::Never,
-        ..EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)))
-    }
-}
-
-fn pair(a: EndpointConfig, b: EndpointConfig) -> (Endpoint, Endpoint) {
-    let (mut a, mut b) = (Endpoint::open(a).unwrap(), Endpoint::open(b).unwrap());
-    a.resolve(BOB, b.local_addr());
-    b.resolve(ALICE, a.local_addr());
-    (a, b)
-}
-
-fn poll_within(endpoint: &mut Endpoint, limit: Duration) -> Option<Received> {
-    let start = Instant::now();
-    while start.elapsed() < limit {
-        if let Some(received) = endpoint.poll() {
-            return Some(received);
-        }
-    }
-    None
-}
 
 fn filled(endpoint: &Endpoint, len: usize) -> Buf {
     let mut buf = endpoint.alloc(len).unwrap();
@@ -66,9 +31,9 @@ fn lens_around_every_boundary(endpoint: &Endpoint) -> Vec<usize> {
 
 #[test]
 fn messages_of_every_length_arrive_whole() {
-    for transport in each() {
+    for transport in each_transport() {
         for mtu in [None, Some(1452), Some(9000)] {
-            let with_mtu = |me| EndpointConfig { mtu, ..config(me, transport) };
+            let with_mtu = |me| EndpointConfig { mtu, ..over(me, transport) };
             let (mut a, mut b) = pair(with_mtu(ALICE), with_mtu(BOB));
             for len in lens_around_every_boundary(&b) {
                 let sent = filled(&a, len);
@@ -86,7 +51,7 @@ fn messages_of_every_length_arrive_whole() {
 
 #[test]
 fn a_refused_io_uring_falls_back_to_mio_and_says_why() {
-    let mut config = config(ALICE, TransportChoice::Auto);
+    let mut config = over(ALICE, TransportChoice::Auto);
     config.refuse_uring = Some(io::ErrorKind::PermissionDenied);
     let endpoint = Endpoint::open(config.clone()).unwrap();
     assert_eq!(endpoint.transport(), TransportKind::Mio);
@@ -99,7 +64,7 @@ fn a_refused_io_uring_falls_back_to_mio_and_says_why() {
 #[test]
 #[ignore = "run by the test below, with the variable set"]
 fn says_which_transport_it_opens() {
-    match Endpoint::open(config(ALICE, TransportChoice::Uring)) {
+    match Endpoint::open(over(ALICE, TransportChoice::Uring)) {
         Ok(endpoint) => println!("opened {}", endpoint.transport()),
         Err(error) => println!("error: {error}"),
     }
@@ -114,7 +79,7 @@ fn the_environment_overrides_the_transport_and_an_unknown_name_is_an_error() {
         String::from_utf8(output.stdout).unwrap()
     };
     assert!(output("mio").contains("opened mio"));
-    if each().contains(&TransportChoice::Uring) {
+    if each_transport().contains(&TransportChoice::Uring) {
         assert!(output("uring").contains("opened uring"));
     }
     let error = output("pigeons");
@@ -123,13 +88,13 @@ fn the_environment_overrides_the_transport_and_an_unknown_name_is_an_error() {
 
 #[test]
 fn refused_sends_hand_the_message_back_with_the_reason() {
-    let mut a = Endpoint::open(config(ALICE, TransportChoice::Auto)).unwrap();
+    let mut a = Endpoint::open(over(ALICE, TransportChoice::Auto)).unwrap();
     let error = a.send(BOB, filled(&a, 10)).unwrap_err();
     assert_eq!((error.reason, error.buf.len()), (Refusal::Unresolved, 10));
     assert!(!error.is_backpressure());
 
     let pool = PoolConfig { classes: vec![SizeClass { capacity: MESSAGE_LEN_MAX + 1, count: 4 }] };
-    let mut a = Endpoint::open(EndpointConfig { pool, ..config(ALICE, TransportChoice::Auto) }).unwrap();
+    let mut a = Endpoint::open(EndpointConfig { pool, ..over(ALICE, TransportChoice::Auto) }).unwrap();
     a.resolve(BOB, a.local_addr());
     let error = a.send(BOB, filled(&a, MESSAGE_LEN_MAX + 1)).unwrap_err();
     assert_eq!((error.reason, error.buf.len()), (Refusal::TooLong, MESSAGE_LEN_MAX + 1));
@@ -137,7 +102,7 @@ fn refused_sends_hand_the_message_back_with_the_reason() {
 
 #[test]
 fn messages_go_to_the_address_learnt_last() {
-    let (mut a, mut b) = pair(config(ALICE, TransportChoice::Mio), config(BOB, TransportChoice::Mio));
+    let (mut a, mut b) = pair(over(ALICE, TransportChoice::Mio), over(BOB, TransportChoice::Mio));
     let elsewhere: SocketAddr = "127.0.0.1:1".parse().unwrap();
     a.resolve(BOB, elsewhere);
     assert_eq!(a.address_of(BOB), Some(elsewhere));
@@ -151,8 +116,8 @@ fn messages_go_to_the_address_learnt_last() {
 
 #[test]
 fn foreign_and_misaddressed_datagrams_cost_a_counter_each() {
-    for transport in each() {
-        let (mut a, mut b) = pair(config(ALICE, transport), config(BOB, transport));
+    for transport in each_transport() {
+        let (mut a, mut b) = pair(over(ALICE, transport), over(BOB, transport));
         let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
         for bytes in [&[][..], b"hello", &[0; 100], &[0x47, 0x43, 9, 0, 0, 0, 0, 0]] {
             stranger.send_to(bytes, b.local_addr()).unwrap();
@@ -173,10 +138,9 @@ fn foreign_and_misaddressed_datagrams_cost_a_counter_each() {
 
 #[test]
 fn with_no_buffer_left_messages_wait_in_the_socket() {
-    for transport in each() {
+    for transport in each_transport() {
         let pool = PoolConfig { classes: vec![SizeClass { capacity: 65_000, count: 3 }] };
-        let (mut a, mut b) =
-            pair(config(ALICE, transport), EndpointConfig { pool, ..config(BOB, transport) });
+        let (mut a, mut b) = pair(over(ALICE, transport), EndpointConfig { pool, ..over(BOB, transport) });
         for _ in 0..5 {
             a.send(BOB, filled(&a, 9)).unwrap();
         }
@@ -191,8 +155,8 @@ fn with_no_buffer_left_messages_wait_in_the_socket() {
 
 #[test]
 fn a_received_buffer_has_the_headroom_of_a_fresh_one() {
-    for transport in each() {
-        let (mut a, mut b) = pair(config(ALICE, transport), config(BOB, transport));
+    for transport in each_transport() {
+        let (mut a, mut b) = pair(over(ALICE, transport), over(BOB, transport));
         a.send(BOB, filled(&a, 50)).unwrap();
         let received = poll_within(&mut b, Duration::from_secs(5)).unwrap();
         assert_eq!(received.buf.headroom(), cl::HEADROOM);
@@ -203,7 +167,7 @@ fn a_received_buffer_has_the_headroom_of_a_fresh_one() {
 fn an_mtu_out_of_range_or_above_all_buffers_is_refused() {
     let open = |mtu, capacity| {
         let pool = PoolConfig { classes: vec![SizeClass { capacity, count: 1 }] };
-        let base = config(ALICE, TransportChoice::Mio);
+        let base = over(ALICE, TransportChoice::Mio);
         Endpoint::open(EndpointConfig { mtu: Some(mtu), pool, ..base })
     };
     assert!(matches!(open(10, 1 << 16), Err(OpenError::Mtu(10))));
@@ -215,7 +179,7 @@ fn an_mtu_out_of_range_or_above_all_buffers_is_refused() {
 fn the_inner_door_sends_one_datagram_from_borrowed_parts() {
     use cl::for_rcl::transmit;
     use std::io::IoSlice;
-    let (mut a, mut b) = pair(config(ALICE, TransportChoice::Auto), config(BOB, TransportChoice::Auto));
+    let (mut a, mut b) = pair(over(ALICE, TransportChoice::Auto), over(BOB, TransportChoice::Auto));
     let parts = [&b"head"[..], b"", b"body"].map(IoSlice::new);
     transmit(&mut a, BOB, b.local_addr(), &parts).unwrap();
     assert_eq!(&poll_within(&mut b, Duration::from_secs(5)).unwrap().buf[..], b"headbody");
@@ -226,10 +190,10 @@ fn the_inner_door_sends_one_datagram_from_borrowed_parts() {
 
 #[test]
 fn joined_datagrams_are_taken_apart_again() {
-    for transport in each() {
+    for transport in each_transport() {
         for sleeps in [false, true] {
             let joining =
-                |me| EndpointConfig { mtu: Some(1452), join_datagrams: true, ..config(me, transport) };
+                |me| EndpointConfig { mtu: Some(1452), join_datagrams: true, ..over(me, transport) };
             let (mut a, mut b) = pair(joining(ALICE), joining(BOB));
             let mut receive = || {
                 let start = Instant::now();
@@ -265,9 +229,9 @@ fn joined_datagrams_are_taken_apart_again() {
 #[test]
 fn a_peer_that_much_goes_to_gets_a_socket_of_its_own_and_nobody_is_lost_by_it() {
     const CAROL: PeerId = PeerId::new(3, 0);
-    for transport in each() {
-        let (mut a, mut b) = pair(config(ALICE, transport), config(BOB, transport));
-        let mut c = Endpoint::open(config(CAROL, transport)).unwrap();
+    for transport in each_transport() {
+        let (mut a, mut b) = pair(over(ALICE, transport), over(BOB, transport));
+        let mut c = Endpoint::open(over(CAROL, transport)).unwrap();
         c.resolve(ALICE, a.local_addr());
         a.resolve(CAROL, c.local_addr());
         let exchange = |from: &mut Endpoint, to: &mut Endpoint, peer, n: u32| {
@@ -289,7 +253,7 @@ fn a_peer_that_much_goes_to_gets_a_socket_of_its_own_and_nobody_is_lost_by_it() 
         }
         // The address is nobody else's.
         let error =
-            Endpoint::open(EndpointConfig { bind: a.local_addr(), ..config(CAROL, transport) }).unwrap_err();
+            Endpoint::open(EndpointConfig { bind: a.local_addr(), ..over(CAROL, transport) }).unwrap_err();
         assert!(error.is_address_in_use(), "{error}");
         // Who sleeps is woken by everybody.
         for (from_bob, n) in [(true, 1u32), (false, 2), (true, 3)] {
@@ -312,7 +276,7 @@ fn a_peer_that_much_goes_to_gets_a_socket_of_its_own_and_nobody_is_lost_by_it() 
             a.send(BOB, a.alloc_copy(&n.to_le_bytes()).unwrap()).unwrap();
             assert!(a.poll().is_none());
         }
-        let mut b = Endpoint::open(EndpointConfig { bind: addr, ..config(BOB, transport) }).unwrap();
+        let mut b = Endpoint::open(EndpointConfig { bind: addr, ..over(BOB, transport) }).unwrap();
         exchange(&mut a, &mut b, BOB, 7);
     }
 }
@@ -320,8 +284,8 @@ fn a_peer_that_much_goes_to_gets_a_socket_of_its_own_and_nobody_is_lost_by_it() 
 #[test]
 fn others_are_heard_beside_a_peer_that_floods_its_own_socket() {
     const CAROL: PeerId = PeerId::new(3, 0);
-    let (mut a, mut b) = pair(config(ALICE, TransportChoice::Mio), config(BOB, TransportChoice::Mio));
-    let mut c = Endpoint::open(config(CAROL, TransportChoice::Mio)).unwrap();
+    let (mut a, mut b) = pair(over(ALICE, TransportChoice::Mio), over(BOB, TransportChoice::Mio));
+    let mut c = Endpoint::open(over(CAROL, TransportChoice::Mio)).unwrap();
     c.resolve(ALICE, a.local_addr());
     // Much goes to Bob, so that he gets a socket of his own.
     for n in 0..300u32 {

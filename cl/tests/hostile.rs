@@ -1,36 +1,21 @@
 //! Bytes from strangers: each datagram is refused for a counted reason, and good traffic does not notice.
 
+mod common;
+
 use cl::header::{Form, Geometry, HeaderError, Repr};
 use cl::runtime::{Core, RuntimeConfig, Service, spawn};
-use cl::{
-    Drops, Endpoint, EndpointConfig, HEADER_LEN, MESSAGE_LEN_MAX, Received, SharedMemory, Stats,
-    TransportChoice,
-};
+use cl::{Drops, Endpoint, EndpointConfig, HEADER_LEN, MESSAGE_LEN_MAX, Received, Stats, TransportChoice};
 use cl_base::{PeerId, Rng};
-use std::net::{SocketAddr, UdpSocket};
+use common::{ALICE, BOB, each_transport, over};
+use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-const ALICE: PeerId = PeerId::new(1, 0);
-const BOB: PeerId = PeerId::new(2, 0);
 const MALLORY: PeerId = PeerId::new(666, 0);
 const MTU: usize = 1452;
 
-/// The transports to be had here: io_uring may be forbidden, in a container say.
-fn each() -> Vec<TransportChoice> {
-    let mut each = vec![TransportChoice::Mio];
-    match Endpoint::open(config(ALICE, TransportChoice::Uring)) {
-        Ok(_) => each.push(TransportChoice::Uring),
-        Err(error) => eprintln!("without io_uring: {error}"),
-    }
-    each
-}
-
 fn config(me: PeerId, transport: TransportChoice) -> EndpointConfig {
-    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-    // All of it goes over the network, which is where strangers are.
-    let shared_memory = SharedMemory::Never;
-    EndpointConfig { transport, mtu: Some(MTU), shared_memory, ..EndpointConfig::new(me, loopback) }
+    EndpointConfig { mtu: Some(MTU), ..over(me, transport) }
 }
 
 /// A header for Bob, made by hand as a stranger would.
@@ -135,7 +120,7 @@ fn free(endpoint: &mut Endpoint) -> [usize; 5] {
 
 #[test]
 fn every_bad_datagram_is_counted_by_its_reason_and_every_good_one_arrives() {
-    for transport in each() {
+    for transport in each_transport() {
         let (mut a, mut b, stranger) = pair(transport);
         good(&mut a, &mut b, 0, 10);
         let before = free(&mut b);
@@ -164,7 +149,7 @@ fn every_bad_datagram_is_counted_by_its_reason_and_every_good_one_arrives() {
 
 #[test]
 fn fragments_of_messages_that_never_end_cost_strangers_only() {
-    for transport in each() {
+    for transport in each_transport() {
         let (mut a, mut b, stranger) = pair(transport);
         good(&mut a, &mut b, 0, 10);
         let before = free(&mut b);
@@ -231,7 +216,7 @@ fn under_a_flood_good_traffic_goes_on() {
     // A stranger as fast as it can be fills the socket's buffer, and then the kernel drops what comes, good
     // or bad. This layer promises no more than to have answered what reaches it, so Alice repeats herself.
     const PATIENCE: Duration = Duration::from_millis(20);
-    for transport in each() {
+    for transport in each_transport() {
         let echo =
             spawn("echo", RuntimeConfig::new(Some(config(BOB, transport))), |_| Echo::default()).unwrap();
         let bob = echo.local_addr().unwrap();

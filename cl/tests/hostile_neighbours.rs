@@ -1,9 +1,12 @@
 //! Processes of the same host that knock at an endpoint's door to shared memory and say what cannot be: each
 //! is turned away, and those who share memory already do not notice.
 
+mod common;
+
 use borsh::BorshSerialize;
-use cl::{Endpoint, EndpointConfig, TransportKind};
+use cl::{Endpoint, TransportKind};
 use cl_base::{PeerId, Rng};
+use common::{ALICE, BOB, sharing};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
@@ -16,13 +19,11 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-const ALICE: PeerId = PeerId::new(1, 0);
-const BOB: PeerId = PeerId::new(2, 0);
 const CAROL: PeerId = PeerId::new(3, 0);
 const MALLORY: PeerId = PeerId::new(666, 0);
 
 fn open(me: PeerId) -> Endpoint {
-    Endpoint::open(EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap()
+    Endpoint::open(sharing(me)).unwrap()
 }
 
 /// What a process offers that wants to share memory.

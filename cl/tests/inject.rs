@@ -1,42 +1,26 @@
 //! Faults on purpose, between endpoints over the loopback device, by each transport.
 
+mod common;
+
 use cl::runtime::{self, Core, Policy, RuntimeConfig, Service};
 use cl::{Endpoint, EndpointConfig, FAULTS_VARIABLE, Injection, Received, TransportChoice};
 use cl_base::PeerId;
 use cl_base::faults::FaultCounts;
+use common::{ALICE, BOB, each_transport, pair, sharing};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-const ALICE: PeerId = PeerId::new(1, 0);
-const BOB: PeerId = PeerId::new(2, 0);
 /// Bytes of contents in most messages here.
 const LEN: usize = 100;
 
-/// The transports to be had here: io_uring may be forbidden, in a container say.
-fn each() -> Vec<TransportChoice> {
-    let mut each = vec![TransportChoice::Mio];
-    match Endpoint::open(config(ALICE, TransportChoice::Uring)) {
-        Ok(_) => each.push(TransportChoice::Uring),
-        Err(error) => eprintln!("without io_uring: {error}"),
-    }
-    each
-}
-
 fn config(me: PeerId, transport: TransportChoice) -> EndpointConfig {
-    EndpointConfig { transport, ..EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0))) }
+    EndpointConfig { transport, ..sharing(me) }
 }
 
 fn with_faults(config: EndpointConfig, faults: &str) -> EndpointConfig {
     let faults = Some(faults.parse::<Injection>().unwrap());
     EndpointConfig { faults, ..config }
-}
-
-fn pair(a: EndpointConfig, b: EndpointConfig) -> (Endpoint, Endpoint) {
-    let (mut a, mut b) = (Endpoint::open(a).unwrap(), Endpoint::open(b).unwrap());
-    a.resolve(BOB, b.local_addr());
-    b.resolve(ALICE, a.local_addr());
-    (a, b)
 }
 
 /// Message number `n`: any change of it shows.
@@ -111,7 +95,7 @@ fn assert_near(count: u64, messages: u64, probability: f64, what: &str) {
 #[test]
 fn faults_come_as_often_as_asked_for_and_what_they_miss_arrives() {
     const COUNT: u32 = 20_000;
-    for transport in each() {
+    for transport in each_transport() {
         let faults = "drop=2%,duplicate=2%,corrupt=1e-4/byte,reorder=2%,delay=100us..1ms@2%,seed=1";
         let mut ends = pair(with_faults(config(ALICE, transport), faults), config(BOB, transport));
         let arrived = stream(&mut ends, COUNT, all_there);
@@ -141,7 +125,7 @@ fn faults_come_as_often_as_asked_for_and_what_they_miss_arrives() {
 
 #[test]
 fn a_corrupted_header_is_refused_for_a_reason_and_a_good_one_is_not() {
-    for transport in each() {
+    for transport in each_transport() {
         // Nothing but a header travels, so that it is what is hit.
         let faults = "corrupt=50%,seed=2";
         let (mut a, mut b) = pair(with_faults(config(ALICE, transport), faults), config(BOB, transport));
@@ -184,7 +168,7 @@ fn one_seed_is_one_sequence_of_faults() {
 #[test]
 fn arrivals_can_suffer_as_well() {
     const COUNT: u32 = 5000;
-    for transport in each() {
+    for transport in each_transport() {
         let faults = "drop=5%,duplicate=5%,reorder=5%,delay=1ms@5%,seed=3,side=in";
         let mut ends = pair(config(ALICE, transport), with_faults(config(BOB, transport), faults));
         let arrived = stream(&mut ends, COUNT, |_, b| {
@@ -204,7 +188,7 @@ fn arrivals_can_suffer_as_well() {
 
 #[test]
 fn fragments_are_put_together_whatever_their_order_and_number() {
-    for transport in each() {
+    for transport in each_transport() {
         let small = EndpointConfig { mtu: Some(1000), ..config(ALICE, transport) };
         let (mut a, mut b) =
             pair(with_faults(small, "reorder=10%,duplicate=10%,seed=4"), config(BOB, transport));
@@ -261,7 +245,7 @@ impl Service for Caller {
 
 #[test]
 fn a_thread_that_sleeps_wakes_for_what_is_held_back() {
-    for transport in each() {
+    for transport in each_transport() {
         let faults = "delay=30ms@100%,side=both,seed=5";
         let mut b = Endpoint::open(config(BOB, transport)).unwrap();
         let peer = b.local_addr();
@@ -290,7 +274,7 @@ fn a_thread_that_sleeps_wakes_for_what_is_held_back() {
 
 #[test]
 fn an_endpoint_parked_by_its_owner_wakes_for_what_is_held_back() {
-    for transport in each() {
+    for transport in each_transport() {
         let faults = "delay=30ms@100%,seed=6";
         let (mut a, mut b) = pair(with_faults(config(ALICE, transport), faults), config(BOB, transport));
         a.send(BOB, a.alloc_copy(&message(1)).unwrap()).unwrap();

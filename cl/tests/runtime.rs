@@ -1,33 +1,20 @@
 //! The event loop: priorities, timers, mail, descriptors, and sleep that costs nothing.
 
+mod common;
+
 use cl::runtime::{
     Core, Interest, LoopStats, Policy, Priority, Readiness, RuntimeConfig, Service, TimerId, Token, run,
     spawn,
 };
-use cl::{Endpoint, EndpointConfig, Received, TransportChoice};
+use cl::{Endpoint, EndpointConfig, Received};
 use cl_base::{PeerId, Time};
+use common::{each_transport, loopback};
 use std::io::{Read, Write};
-use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 const ME: PeerId = PeerId::new(1, 0);
 const PEER: PeerId = PeerId::new(2, 0);
-
-fn loopback() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
-}
-
-/// The transports to be had here: io_uring may be forbidden, in a container say.
-fn each_transport() -> Vec<TransportChoice> {
-    let mut each = vec![TransportChoice::Mio];
-    let uring = TransportChoice::Uring;
-    match Endpoint::open(EndpointConfig { transport: uring, ..EndpointConfig::new(ME, loopback()) }) {
-        Ok(_) => each.push(uring),
-        Err(error) => eprintln!("without io_uring: {error}"),
-    }
-    each
-}
 
 fn without_endpoint() -> RuntimeConfig {
     RuntimeConfig::new(None)

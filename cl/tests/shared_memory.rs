@@ -1,38 +1,15 @@
 //! Messages between processes of one host: here between two endpoints, of which one is often a child process
 //! that can be killed.
 
-use cl::{Endpoint, EndpointConfig, Received, SharedMemory, SharedMemoryConfig, TransportKind};
+mod common;
+
+use cl::{Endpoint, EndpointConfig, SharedMemory, SharedMemoryConfig, TransportKind};
 use cl_base::PeerId;
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
-
-const ALICE: PeerId = PeerId::new(1, 0);
-const BOB: PeerId = PeerId::new(2, 0);
-const LIMIT: Duration = Duration::from_secs(10);
-
-fn config(me: PeerId) -> EndpointConfig {
-    EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)))
-}
+use common::{ALICE, BOB, LIMIT, receive, sharing, wait};
+use std::time::Instant;
 
 fn open(me: PeerId) -> Endpoint {
-    Endpoint::open(config(me)).unwrap()
-}
-
-fn poll_until(endpoint: &mut Endpoint) -> Received {
-    let start = Instant::now();
-    loop {
-        if let Some(received) = endpoint.poll() {
-            return received;
-        }
-        assert!(start.elapsed() < LIMIT, "nothing arrives: {endpoint:?} {:?}", endpoint.stats());
-    }
-}
-
-fn wait(mut until: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !until() {
-        assert!(start.elapsed() < LIMIT, "waited in vain");
-    }
+    Endpoint::open(sharing(me)).unwrap()
 }
 
 fn pattern(len: usize, seed: usize) -> Vec<u8> {
@@ -48,12 +25,12 @@ fn messages_of_every_length_go_through_shared_memory_in_order() {
         for len in [0, 1, 7, 8, 9, 63, 1000, 1023, 1024, 1025, 5000, 65_000, 1 << 20] {
             let sent = pattern(len, round);
             a.send(BOB, a.alloc_copy(&sent).unwrap()).unwrap();
-            let received = poll_until(&mut b);
+            let received = receive(&mut b);
             assert_eq!((received.from, received.addr), (ALICE, a.local_addr()));
             assert!(received.buf[..] == sent[..], "{len} bytes, round {round}");
             // And back, in the very buffer.
             b.send_to(received.from, received.addr, received.buf).unwrap();
-            assert!(poll_until(&mut a).buf[..] == sent[..], "{len} bytes back, round {round}");
+            assert!(receive(&mut a).buf[..] == sent[..], "{len} bytes back, round {round}");
         }
     }
     assert_eq!(a.stats().shared_sent, a.stats().messages_sent);
@@ -63,13 +40,13 @@ fn messages_of_every_length_go_through_shared_memory_in_order() {
 #[test]
 fn messages_longer_than_the_bound_are_not_copied_and_nothing_is_allocated_for_them() {
     let lent = SharedMemory::Auto(SharedMemoryConfig { copy_max: 0, ..SharedMemoryConfig::default() });
-    let mut a = Endpoint::open(EndpointConfig { shared_memory: lent, ..config(ALICE) }).unwrap();
+    let mut a = Endpoint::open(EndpointConfig { shared_memory: lent, ..sharing(ALICE) }).unwrap();
     let mut b = open(BOB);
     a.resolve(BOB, b.local_addr());
     for len in [1, 100, 60_000] {
         for _ in 0..1000 {
             a.send(BOB, a.alloc_copy(&pattern(len, 1)).unwrap()).unwrap();
-            assert_eq!(poll_until(&mut b).buf.len(), len);
+            assert_eq!(receive(&mut b).buf.len(), len);
         }
     }
     assert_eq!((a.stats().copies, b.stats().copies), (0, 0));
@@ -102,7 +79,7 @@ fn a_receiver_that_does_not_poll_stops_the_sender_and_loses_nothing() {
         }
         assert!(sent > 100 && sent < 10_000, "{sent} messages of {len} bytes");
         for n in 0..sent {
-            assert_eq!(poll_until(&mut b).buf[..4], n.to_le_bytes());
+            assert_eq!(receive(&mut b).buf[..4], n.to_le_bytes());
         }
         wait(|| {
             a.poll();
@@ -114,13 +91,14 @@ fn a_receiver_that_does_not_poll_stops_the_sender_and_loses_nothing() {
 #[test]
 fn who_shares_no_memory_is_reached_by_the_network_and_the_reason_is_told() {
     let mut a = open(ALICE);
-    let mut b = Endpoint::open(EndpointConfig { shared_memory: SharedMemory::Never, ..config(BOB) }).unwrap();
+    let mut b =
+        Endpoint::open(EndpointConfig { shared_memory: SharedMemory::Never, ..sharing(BOB) }).unwrap();
     a.resolve(BOB, b.local_addr());
     let path = a.path(BOB).unwrap();
     assert_ne!(path.kind, TransportKind::SharedMemory);
     assert!(path.reason.contains("no endpoint of this host shares memory"), "{}", path.reason);
     a.send(BOB, a.alloc_copy(b"by the network").unwrap()).unwrap();
-    assert_eq!(&poll_until(&mut b).buf[..], b"by the network");
+    assert_eq!(&receive(&mut b).buf[..], b"by the network");
 }
 
 #[test]
@@ -133,13 +111,13 @@ fn who_starts_later_is_found_later_and_who_starts_anew_is_another() {
     a.resolve(BOB, addr);
     assert_ne!(a.path(BOB).unwrap().kind, TransportKind::SharedMemory);
     for life in 0..3u8 {
-        let mut b = Endpoint::open(EndpointConfig { bind: addr, ..config(BOB) }).unwrap();
+        let mut b = Endpoint::open(EndpointConfig { bind: addr, ..sharing(BOB) }).unwrap();
         wait(|| {
             a.poll();
             a.path(BOB).unwrap().kind == TransportKind::SharedMemory
         });
         a.send(BOB, a.alloc_copy(&[life; 3]).unwrap()).unwrap();
-        assert_eq!(poll_until(&mut b).buf[..], [life; 3]);
+        assert_eq!(receive(&mut b).buf[..], [life; 3]);
         drop(b);
         wait(|| {
             a.poll();
@@ -158,7 +136,7 @@ fn buffers_outlive_the_endpoints_of_both_sides() {
     a.resolve(BOB, b.local_addr());
     let sent = pattern(50_000, 3);
     a.send(BOB, a.alloc_copy(&sent).unwrap()).unwrap();
-    let received = poll_until(&mut b);
+    let received = receive(&mut b);
     drop(b);
     // The borrower's endpoint has gone, its buffer has not: it must not be reused.
     wait(|| {
@@ -209,7 +187,7 @@ fn copies_of_small_messages_are_received_where_they_lie_by_either_way() {
         let open = |me| match shared {
             true => open(me),
             false => {
-                Endpoint::open(EndpointConfig { shared_memory: SharedMemory::Never, ..config(me) }).unwrap()
+                Endpoint::open(EndpointConfig { shared_memory: SharedMemory::Never, ..sharing(me) }).unwrap()
             }
         };
         let (mut a, mut b) = (open(ALICE), open(BOB));
@@ -239,7 +217,7 @@ fn copies_of_small_messages_are_received_where_they_lie_by_either_way() {
             a.queue_copy(BOB, &[n]).unwrap();
         }
         a.flush();
-        assert_eq!(poll_until(&mut b).buf[..], [0]);
+        assert_eq!(receive(&mut b).buf[..], [0]);
         let mut next = 1;
         wait(|| {
             b.drain(4, |message| {
@@ -248,7 +226,7 @@ fn copies_of_small_messages_are_received_where_they_lie_by_either_way() {
             });
             next == 5
         });
-        (5..10).for_each(|n| assert_eq!(poll_until(&mut b).buf[..], [n]));
+        (5..10).for_each(|n| assert_eq!(receive(&mut b).buf[..], [n]));
         assert_eq!(b.stats().messages_received, 200 * lens.len() as u64 + 10);
         assert_eq!(b.stats().bytes_received, 200 * lens.iter().sum::<usize>() as u64 + 10);
     }
@@ -259,12 +237,12 @@ fn what_was_queued_is_read_though_its_sender_has_gone() {
     let (mut a, mut b) = (open(ALICE), open(BOB));
     a.resolve(BOB, b.local_addr());
     a.send(BOB, a.alloc_copy(b"hello").unwrap()).unwrap();
-    assert_eq!(&poll_until(&mut b).buf[..], b"hello");
+    assert_eq!(&receive(&mut b).buf[..], b"hello");
     for n in 0..3u8 {
         a.queue_copy(BOB, &[n]).unwrap();
     }
     drop(a);
-    (0..3).for_each(|n| assert_eq!(poll_until(&mut b).buf[..], [n]));
+    (0..3).for_each(|n| assert_eq!(receive(&mut b).buf[..], [n]));
 }
 
 #[test]
@@ -275,7 +253,7 @@ fn a_copy_for_a_peer_that_shares_memory_no_more_goes_by_the_network() {
     a.resolve(BOB, addr);
     assert_eq!(a.path(BOB).unwrap().kind, TransportKind::SharedMemory);
     drop(b);
-    let bind = EndpointConfig { bind: addr, shared_memory: SharedMemory::Never, ..config(BOB) };
+    let bind = EndpointConfig { bind: addr, shared_memory: SharedMemory::Never, ..sharing(BOB) };
     let mut b = Endpoint::open(bind).unwrap();
     wait(|| {
         // Lost as long as the end of the channel has not been seen, and never refused for good.

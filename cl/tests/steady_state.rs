@@ -1,14 +1,12 @@
 //! Once warm, nothing is allocated for a message, and nothing copied that need not be: shown by counters.
 
+mod common;
+
 use allocation_counter::measure;
 use cl::{Endpoint, EndpointConfig, Received, SharedMemory, SharedMemoryConfig, TransportChoice};
-use cl_base::PeerId;
+use common::{ALICE, BOB, LIMIT, receive};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-
-const ALICE: PeerId = PeerId::new(1, 0);
-const BOB: PeerId = PeerId::new(2, 0);
-const LIMIT: Duration = Duration::from_secs(10);
 
 /// Messages until pools, queues and caches have the size they keep, and for how long at the least: what
 /// happens once, such as the peer's answer when memory is first shared, is looked for at intervals only. On a
@@ -47,16 +45,6 @@ fn network_pairs() -> impl Iterator<Item = (Endpoint, Endpoint)> {
 fn shared_pair(copy_max: usize) -> (Endpoint, Endpoint) {
     let shared = SharedMemoryConfig { copy_max, ..SharedMemoryConfig::default() };
     pair(TransportChoice::Mio, &SharedMemory::Auto(shared)).expect("mio is everywhere")
-}
-
-fn receive(endpoint: &mut Endpoint) -> Received {
-    let start = Instant::now();
-    loop {
-        if let Some(received) = endpoint.poll() {
-            return received;
-        }
-        assert!(start.elapsed() < LIMIT, "nothing arrives: {:?}", endpoint.stats());
-    }
 }
 
 fn message(endpoint: &Endpoint, len: usize, number: u32) -> cl::Buf {
