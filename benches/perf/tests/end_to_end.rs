@@ -214,8 +214,11 @@ fn percentiles_of_few_samples_are_marked() {
 fn libfabric_is_a_transport_like_the_others_or_says_how_to_get_it() {
     let ofi = Case { transport: Transport::Ofi, ..case(Workload::Lat, 64) };
     if cfg!(feature = "ofi") {
-        let json = measure(&[ofi, Case { workload: Workload::Rate, ..ofi }], &place());
-        assert!(figure(&json, 0, "p50_ns") > 0.0 && figure(&json, 1, "rate") > 0.0);
+        let json = measure(
+            &[ofi, Case { layer: Layer::Rcl, transport: ofi.transport, ..case(Workload::Rate, 64) }],
+            &place(),
+        );
+        assert!(figure(&json, 0, "p50_ns") > 0.0 && figure(&json, 1, "rate") > 0.0, "{json}");
         assert!(json["results"][0]["via"].as_str().unwrap().contains("ofi"), "{}", json["results"][0]["via"]);
     } else {
         let why = ghidrah_perf::run::measure(&ofi, &place()).expect_err("it is not built in");
