@@ -22,6 +22,7 @@ fn header(c: &mut Criterion) {
     let header = Header {
         kind: Kind::Whole,
         answer: false,
+        copy: 0,
         source: 1,
         destination: 2,
         sequence: 3,
