@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::pool::{PoolConfig, SizeClass};
+use crate::stats::Stats;
 use crate::sync::Ordering;
 use std::collections::VecDeque;
 
@@ -59,7 +60,7 @@ impl Rig {
                 consumer: Consumer::default(),
                 foreign: Arc::clone(&self.foreign),
                 bell: bell(),
-                scratch: Box::new([0; INLINE_MAX]),
+                scratch: Box::new([0; SCRATCH_LEN]),
             }),
         }
     }
@@ -80,7 +81,6 @@ pub(in crate::shm) fn neighbour(mut input: &[u8]) {
         let mut channel = rig.channel();
         let words = rig.words();
         let mut held = VecDeque::new();
-        let mut copies = 0;
         while let Some([what, place]) = take(&mut input) {
             let place = usize::from(place);
             match what % 8 {
@@ -106,7 +106,7 @@ pub(in crate::shm) fn neighbour(mut input: &[u8]) {
                     let at = at.min(words[0].len() - 1);
                     words[0][at].store(u64::from(slot % 16) << (place & 32), Ordering::Relaxed);
                 }
-                3 => match channel.recv(&rig.ours, &mut copies) {
+                3 => match channel.recv(&rig.ours) {
                     Ok(mut buf) => {
                         buf.iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
                         held.push_back(buf);
@@ -118,11 +118,14 @@ pub(in crate::shm) fn neighbour(mut input: &[u8]) {
                     Err(Trouble::Nothing | Trouble::Starved) => {}
                 },
                 4 => {
-                    let mut bytes = 0;
-                    let mut seen = 0;
-                    let each = |message: &[u8]| seen += message.len() as u64;
-                    let (count, trouble) = channel.visit(place % 8, &mut bytes, &mut copies, each);
-                    assert!(count <= place % 8 && bytes == seen);
+                    let before = received(&channel);
+                    let (mut seen, mut bytes) = (0, 0);
+                    let (count, trouble) = channel.visit(place % 8, |message| {
+                        seen += 1;
+                        bytes += message.len() as u64;
+                    });
+                    assert!(count <= place % 8 && count == seen);
+                    assert_eq!(received(&channel), (before.0 + seen as u64, before.1 + bytes));
                     if trouble == Some(Trouble::Broken) {
                         break;
                     }
@@ -135,7 +138,7 @@ pub(in crate::shm) fn neighbour(mut input: &[u8]) {
                         Some(buf)
                     });
                     if let Some(buf) = buf
-                        && let Err((buf, _)) = channel.send(buf, COPY_MAX, &mut copies)
+                        && let Err((buf, _)) = channel.send(buf, COPY_MAX)
                     {
                         held.push_back(buf);
                     }
@@ -151,6 +154,13 @@ pub(in crate::shm) fn neighbour(mut input: &[u8]) {
             assert_eq!(rig.ours.available(capacity), count, "a buffer is lost, or there twice");
         }
     });
+}
+
+/// Messages and bytes that the channel says to have received.
+fn received(channel: &Channel) -> (u64, u64) {
+    let mut stats = Stats::default();
+    channel.traffic.count_shared(&mut stats);
+    (stats.messages_received, stats.bytes_received)
 }
 
 fn assert_no_two_in_one_slot(held: &mut VecDeque<Buf>) {
