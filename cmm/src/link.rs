@@ -8,10 +8,13 @@ use cl::runtime::{Core, TimerId};
 use cl_base::{Incarnation, PeerId, Time, codec};
 use cmm_core::api::{Answer, Notice, Op};
 use cmm_core::bootstrap::Decision;
+use cmm_core::heartbeat::TAG_DOMAIN;
 use cmm_core::identity::{NodeId, Role, manager_node};
-use mml::{Delivery, Event, Sequence};
+use mml::{Delivery, Event, Sequence, TagKey};
 use replication::{Client, ClientEffect, SubmitError, Ticket};
+use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 /// The timer that a daemon must hand to [`Link::on_timer`].
@@ -81,6 +84,8 @@ pub struct Link {
     request_timeout: Duration,
     group: Option<Group>,
     incoming: VecDeque<Incoming>,
+    /// Of the agents' heartbeats, by the other party; as many at most as the roster has principals.
+    heartbeat_keys: FxHashMap<PeerId, TagKey>,
 }
 
 impl Link {
@@ -102,7 +107,15 @@ impl Link {
             ..mml::Config::default()
         };
         let mml = mml::Endpoint::new(config, me, incarnation, keyring.own().clone(), keyring.roster(), seed);
-        Ok(Link { keyring, me, mml, request_timeout, group: None, incoming: VecDeque::new() })
+        Ok(Link {
+            keyring,
+            me,
+            mml,
+            request_timeout,
+            group: None,
+            incoming: VecDeque::new(),
+            heartbeat_keys: FxHashMap::default(),
+        })
     }
 
     /// Who we are.
@@ -196,14 +209,25 @@ impl Link {
         sent
     }
 
-    /// A tag over `bytes` that `peer` can verify however the bytes reach it.
-    pub fn tag(&self, peer: PeerId, domain: &str, bytes: &[u8]) -> Option<[u8; 16]> {
-        self.mml.tag(peer, domain, bytes)
+    /// A tag over a heartbeat for each manager, which it can verify however the heartbeat reaches it.
+    pub fn heartbeat_tags(&mut self, beat: &[u8]) -> Vec<(PeerId, [u8; 16])> {
+        let managers = self.group.as_ref().map_or(&[][..], |group| &group.members);
+        let tag = |manager: &PeerId| {
+            let key = match self.heartbeat_keys.entry(*manager) {
+                Entry::Occupied(key) => key.into_mut(),
+                Entry::Vacant(place) => place.insert(self.mml.tag_key_to(*manager, TAG_DOMAIN)?),
+            };
+            Some((*manager, key.tag(beat)))
+        };
+        managers.iter().filter_map(tag).collect()
     }
 
-    /// Whether `tag` is `from`'s over `bytes`, for us.
-    pub fn verify_tag(&self, from: PeerId, domain: &str, bytes: &[u8], tag: &[u8; 16]) -> bool {
-        self.mml.verify_tag(from, domain, bytes, tag)
+    /// The key of the tags of `agent`'s heartbeats for us. It is kept: managers ask for it again and again.
+    pub fn heartbeat_key_from(&mut self, agent: PeerId) -> Option<&TagKey> {
+        match self.heartbeat_keys.entry(agent) {
+            Entry::Occupied(key) => Some(key.into_mut()),
+            Entry::Vacant(place) => Some(place.insert(self.mml.tag_key_from(agent, TAG_DOMAIN)?)),
+        }
     }
 
     /// Takes a message from the endpoint.

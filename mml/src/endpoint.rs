@@ -4,7 +4,7 @@ use cl::{Received, Refusal};
 use cl_base::{Incarnation, PeerId, Principal, Time};
 use mml_proto::{
     Body, Config, Counters, Delivery, Event, Message, Mml, Outgoing, SendError, SendStatus, Sequence,
-    SessionInfo, Transmit, Verdict,
+    SessionInfo, TagKey, Transmit, Verdict,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
@@ -219,6 +219,16 @@ impl Endpoint {
     /// A code for one peer that may travel through others; see [`Mml::tag`].
     pub fn tag(&self, peer: PeerId, domain: &str, bytes: &[u8]) -> Option<[u8; 16]> {
         self.mml.tag(peer, domain, bytes)
+    }
+
+    /// The key of such codes for `peer`; see [`Mml::tag_key_to`].
+    pub fn tag_key_to(&self, peer: PeerId, domain: &str) -> Option<TagKey> {
+        self.mml.tag_key_to(peer, domain)
+    }
+
+    /// The key of such codes of `peer`; see [`Mml::tag_key_from`].
+    pub fn tag_key_from(&self, peer: PeerId, domain: &str) -> Option<TagKey> {
+        self.mml.tag_key_from(peer, domain)
     }
 
     /// Checks such a code; see [`Mml::verify_tag`].

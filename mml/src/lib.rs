@@ -20,6 +20,6 @@ pub use keyring::{Keyring, KeyringError};
 pub use keys::{PublicKey, SecretKey};
 pub use mml_proto::{
     Body, Config, Counters, Delivery, DownReason, Event, FailReason, Message, Outgoing, Pair, PairKeys,
-    SendError, SendStatus, Sequence, SessionInfo, Verdict, peek_class,
+    SendError, SendStatus, Sequence, SessionInfo, TagKey, Verdict, peek_class,
 };
 pub use roster::{Member, Roster};

@@ -15,10 +15,10 @@ use crate::layout::Layout;
 use crate::link::{Incoming, LINK_TIMER, Link};
 use cl::Received;
 use cl::runtime::{Core, Interest, Readiness, Service, Signal, Signals, TimerId, Token};
-use cl_base::{Incarnation, PeerId, Time, codec};
+use cl_base::{Incarnation, Time, codec};
 use cmm_core::api::{Notice, Op, Reply};
 use cmm_core::bootstrap::Decision;
-use cmm_core::heartbeat::{Heartbeat, TAG_DOMAIN};
+use cmm_core::heartbeat::{Beat, Heartbeat};
 use cmm_core::identity::{NodeId, Role};
 use election::Election;
 use jobs::Jobs;
@@ -313,15 +313,9 @@ impl Agent {
         if self.admitted && !backups.is_empty() {
             self.heartbeats += 1;
             let to = backups[(self.heartbeats % backups.len() as u64) as usize];
-            let bytes = Heartbeat::tagged_bytes(self.node, self.incarnation, self.heartbeats);
-            let tag = |m: &PeerId| self.link.tag(*m, TAG_DOMAIN, &bytes).map(|tag| (*m, tag));
-            let heartbeat = Heartbeat {
-                node: self.node,
-                incarnation: self.incarnation,
-                number: self.heartbeats,
-                tags: self.link.managers().iter().filter_map(tag).collect(),
-            };
-            self.link.send(cx, to, Class::Heartbeat, &codec::encode(&heartbeat));
+            let beat = Beat { node: self.node, incarnation: self.incarnation, number: self.heartbeats };
+            let heartbeat = Heartbeat { beat, tags: self.link.heartbeat_tags(&beat.to_bytes()) };
+            self.link.send(cx, to, Class::Heartbeat, &heartbeat.to_bytes());
         }
         let oldest = self.pending.values().map(|(_, since)| *since).min();
         if oldest.is_some_and(|since| now.saturating_since(since) >= NO_SERVICE_AFTER) {

@@ -16,7 +16,7 @@ use cl::runtime::{Core, Interest, Readiness, Service, Signal, Signals, TimerId, 
 use cl_base::{Incarnation, Time, codec};
 use cmm_core::api::Op;
 use cmm_core::bootstrap::Decision;
-use cmm_core::heartbeat::{BUNDLE_MAX, Heartbeat, Monitor, TAG_DOMAIN};
+use cmm_core::heartbeat::{Heartbeat, Monitor};
 use cmm_core::identity::{NodeId, Role, manager_node};
 use replica::Replicated;
 use replication::{Event, Mode};
@@ -204,11 +204,11 @@ impl Daemon {
         match incoming {
             Incoming::Replication { from, body } => self.replica.on_message(cx.now(), from, &body),
             Incoming::Message { from, class: Class::Heartbeat, body } => {
-                if let Ok(heartbeat) = codec::decode::<Heartbeat>(&body)
-                    && daemon::agent_node(from) == Some(heartbeat.node)
-                    && self.monitor.heard(cx.now(), &heartbeat)
+                if let Some(heartbeat) = Heartbeat::read(&body)
+                    && daemon::agent_node(from) == Some(heartbeat.beat.node)
+                    && self.monitor.heard(cx.now(), &heartbeat.beat)
                 {
-                    self.monitor.bundle(heartbeat);
+                    self.monitor.collect(heartbeat);
                 }
             }
             Incoming::Message { from, class: Class::HeartbeatBundle, body }
@@ -227,17 +227,10 @@ impl Daemon {
     }
 
     fn on_bundle(&mut self, cx: &mut Cx, body: &[u8]) {
-        let Ok(bundle) = codec::decode::<Vec<Heartbeat>>(body) else { return };
-        for heartbeat in bundle.iter().take(BUNDLE_MAX) {
-            let bytes = Heartbeat::tagged_bytes(heartbeat.node, heartbeat.incarnation, heartbeat.number);
-            let agent = Role::Agent(heartbeat.node).peer();
-            let genuine = heartbeat
-                .tag_for(self.link.me())
-                .is_some_and(|tag| self.link.verify_tag(agent, TAG_DOMAIN, &bytes, tag));
-            if genuine {
-                self.monitor.heard(cx.now(), heartbeat);
-            }
-        }
+        let link = &mut self.link;
+        self.monitor.heard_bundle(cx.now(), body, |node, bytes, tag| {
+            link.heartbeat_key_from(Role::Agent(node).peer()).is_some_and(|key| key.verify(bytes, tag))
+        });
     }
 
     /// The end of a heartbeat period: bundles go out, silent nodes are suspected (7.1.5).
@@ -249,14 +242,10 @@ impl Daemon {
             self.monitor.forgive(now);
         }
         self.last_period = now;
-        let bundle = self.monitor.take_bundle();
-        if !bundle.is_empty() {
-            let bytes = codec::encode(&bundle);
-            let me = self.link.me();
-            let others: Vec<_> = self.link.managers().iter().copied().filter(|m| *m != me).collect();
-            for manager in others {
-                self.link.send(cx, manager, Class::HeartbeatBundle, &bytes);
-            }
+        let me = self.link.me();
+        let others: Vec<_> = self.link.managers().iter().copied().filter(|m| *m != me).collect();
+        for (manager, bundle) in self.monitor.take_bundles(&others) {
+            self.link.send(cx, manager, Class::HeartbeatBundle, &bundle);
         }
         if now.saturating_since(self.last_alive) >= ALIVE_PERIOD {
             self.last_alive = now;

@@ -39,7 +39,8 @@ impl MacKey {
 }
 
 /// Compares in constant time, which `blake3::Hash` promises.
-fn equal(a: &Mac, b: &Mac) -> bool {
+#[inline]
+pub(crate) fn equal(a: &Mac, b: &Mac) -> bool {
     let widen = |mac: &Mac| {
         let mut wide = [0; 32];
         wide[..MAC_BYTES].copy_from_slice(mac);

@@ -1,7 +1,7 @@
 use crate::body::Spare;
 use crate::entropy::Entropy;
 use crate::gate::Gate;
-use crate::mac::{Mac, MacKey};
+use crate::mac::Mac;
 use crate::peer::handshake::{open_notice, seal_notice};
 use crate::peer::{Context, Deliver, Peer};
 use crate::peers::Peers;
@@ -9,7 +9,7 @@ use crate::wire::handshake::{InitFrame, Notice};
 use crate::wire::{self, Kind, SessionFrame};
 use crate::{
     Body, Config, Counters, Delivery, Event, Message, Outgoing, Pair, PairKeys, SendError, SendStatus,
-    Sequence, SessionInfo, Transmit, Verdict,
+    Sequence, SessionInfo, TagKey, Transmit, Verdict,
 };
 use cl_base::{Incarnation, PeerId, Time};
 use std::collections::{BTreeSet, VecDeque};
@@ -141,8 +141,17 @@ impl Mml {
         if len > max {
             return Err(SendError::TooLong { len, max });
         }
-        self.open(now, peer)?;
-        self.with_peer(peer, |peer, cx| peer.send(now, cx, delivery, class, body)).expect("opened above")
+        let Some(known) = self.peers.get_mut(&peer) else {
+            self.open(now, peer)?;
+            return self.send_body(now, peer, delivery, class, body);
+        };
+        // Another message of a bundle changes nothing for the timers and the queue of senders.
+        let joins = delivery == Delivery::Unr && known.queued && known.is_up();
+        let result = known.send(now, &mut self.cx, delivery, class, body);
+        if !joins {
+            self.settle(peer);
+        }
+        result
     }
 
     /// What has become of a message (`msg_check_status`).
@@ -342,17 +351,23 @@ impl Mml {
     /// so that it may travel through third parties, as in bundled heartbeats (dissertation 7.1.5). It does
     /// not keep anybody from repeating it: `bytes` must say when they were said. `None` without a key.
     pub fn tag(&self, peer: PeerId, domain: &str, bytes: &[u8]) -> Option<Mac> {
-        let key = tag_key(self.pair(peer)?.key());
-        Some(key.mac(self.cx.me, peer, &[&domain_length(domain), domain.as_bytes(), bytes]))
+        Some(self.tag_key_to(peer, domain)?.tag(bytes))
     }
 
     /// Whether `tag` is what [`Mml::tag`] has returned at `from`, for this party.
     #[must_use]
     pub fn verify_tag(&self, from: PeerId, domain: &str, bytes: &[u8], tag: &[u8; 16]) -> bool {
-        self.pair(from).is_some_and(|pair| {
-            let text: [&[u8]; 3] = [&domain_length(domain), domain.as_bytes(), bytes];
-            tag_key(pair.key()).verify(from, self.cx.me, &text, tag)
-        })
+        self.tag_key_from(from, domain).is_some_and(|key| key.verify(bytes, tag))
+    }
+
+    /// The key of the tags of this party for `peer` in `domain`, for who makes many.
+    pub fn tag_key_to(&self, peer: PeerId, domain: &str) -> Option<TagKey> {
+        Some(TagKey::new(self.pair(peer)?.key(), domain, self.cx.me, peer))
+    }
+
+    /// The key of the tags of `peer` for this party in `domain`, for who checks many.
+    pub fn tag_key_from(&self, peer: PeerId, domain: &str) -> Option<TagKey> {
+        Some(TagKey::new(self.pair(peer)?.key(), domain, peer, self.cx.me))
     }
 
     /// From now on bundles are as long as the network takes in one piece, `bytes`.
@@ -508,13 +523,4 @@ impl Mml {
             self.ready.retain(|ready| *ready != id);
         }
     }
-}
-
-fn tag_key(pair_key: &[u8; 32]) -> MacKey {
-    MacKey::derive("ghidrah mml 1 tag", pair_key)
-}
-
-/// Before the domain, so that no domain and text look like another domain and text.
-fn domain_length(domain: &str) -> [u8; 8] {
-    (domain.len() as u64).to_le_bytes()
 }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 const KEPT_BYTES: usize = 1 << 16;
 
 /// Messages in the order of sending. Contents are copied one behind the other, so that a message costs no
-/// allocation; bodies that are sent to many are kept as they are.
+/// allocation; what is handed over as a body is kept as it is.
 #[derive(Debug)]
 pub(crate) struct UnrQueue {
     bytes: Vec<u8>,
@@ -70,10 +70,10 @@ impl UnrQueue {
     pub(crate) fn push(&mut self, class: u8, body: Outgoing<'_>) -> u64 {
         self.body_bytes += body.len();
         let body = match body {
-            Outgoing::Body(body) if body.is_shared() => Place::Shared(body),
-            body => {
-                self.bytes.extend_from_slice(&body);
-                Place::Copied(body.len())
+            Outgoing::Body(body) => Place::Shared(body),
+            Outgoing::Slice(bytes) => {
+                self.bytes.extend_from_slice(bytes);
+                Place::Copied(bytes.len())
             }
         };
         self.waiting.push_back(Waiting { number: self.next, class, body });
@@ -134,7 +134,7 @@ mod tests {
         for round in 0..2000u64 {
             let body = round.to_le_bytes();
             assert_eq!(queue.push(1, body[..].into()), 5 + 3 * round);
-            assert_eq!(queue.push(2, vec![7; 300].into()), 6 + 3 * round);
+            assert_eq!(queue.push(2, (&[7; 300]).into()), 6 + 3 * round);
             queue.push(3, shared.clone().into());
             if round % 3 == 2 {
                 // A queue that is never empty.
