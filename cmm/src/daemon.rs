@@ -31,6 +31,26 @@ pub fn log_to_stderr(name: &'static str) {
     }));
 }
 
+/// Keeps the keys in this process's memory out of core dumps.
+///
+/// Processes of a user without privileges find each other by reading `/proc/PID/environ` (`launch`), which a process
+/// that may not be dumped forbids; there it is the limit on the size of a core that is set, and only where nothing
+/// else of the user's would inherit it (`starts_jobs` is false).
+pub fn keep_keys_out_of_dumps(starts_jobs: bool) {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
+    let done = if rustix::process::geteuid().is_root() {
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+    } else if starts_jobs {
+        Ok(())
+    } else {
+        let limit = Rlimit { current: Some(0), ..getrlimit(Resource::Core) };
+        setrlimit(Resource::Core, limit)
+    };
+    if let Err(error) = done {
+        tracing::warn!("the keys of this process may get into a core dump: {error}");
+    }
+}
+
 /// The process's end: an error is said and gives exit code 1.
 pub fn exit(result: Result<(), String>) -> ExitCode {
     match result {

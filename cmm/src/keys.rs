@@ -12,7 +12,7 @@ const REPLICATION_DOMAIN: &str = "ghidrah replication signature v1";
 const BOOTSTRAP_DOMAIN: &str = "ghidrah bootstrap signature v1";
 
 /// One party's secret key and everybody's public ones.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Keyring {
     own: mml::Keyring,
     roster: Arc<Roster>,
@@ -26,6 +26,19 @@ pub fn entry_name(role: Role) -> String {
         Role::Hardcore => "hardcore".to_owned(),
         Role::User(u) => format!("user-{u}"),
     }
+}
+
+/// See [`Keyring::cluster`].
+pub(crate) fn cluster(roster: &Roster) -> [u8; 32] {
+    if let Some(id) = roster.cluster() {
+        return *id;
+    }
+    let mut hasher = blake3::Hasher::new_derive_key("ghidrah cluster identity v1");
+    for member in roster.iter() {
+        hasher.update(&member.principal.0.to_le_bytes());
+        hasher.update(member.key.to_string().as_bytes());
+    }
+    *hasher.finalize().as_bytes()
 }
 
 impl Keyring {
@@ -52,14 +65,9 @@ impl Keyring {
         &self.own
     }
 
-    /// Names this cluster in everything that is signed in an election: a hash of the pinned keys.
+    /// Names this cluster in everything that is signed in an election: a hash of the keys pinned at first.
     pub fn cluster(&self) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new_derive_key("ghidrah cluster identity v1");
-        for member in self.roster.iter() {
-            hasher.update(&member.principal.0.to_le_bytes());
-            hasher.update(member.key.to_string().as_bytes());
-        }
-        *hasher.finalize().as_bytes()
+        cluster(&self.roster)
     }
 
     fn sign(&self, domain: &str, bytes: &[u8]) -> [u8; 64] {
@@ -67,7 +75,8 @@ impl Keyring {
     }
 
     fn verify(&self, who: PeerId, domain: &str, bytes: &[u8], signature: &[u8; 64]) -> bool {
-        self.roster.get(who.principal).is_some_and(|m| mml::keys::verify(&m.key, domain, bytes, signature))
+        let member = self.roster.get(who.principal).filter(|m| !self.roster.is_revoked(&m.key));
+        member.is_some_and(|m| mml::keys::verify(&m.key, domain, bytes, signature))
     }
 }
 

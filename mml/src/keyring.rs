@@ -37,16 +37,27 @@ pub enum KeyringError {
         /// The public key that the secret belongs to.
         key: PublicKey,
     },
+    /// The key is no longer believed.
+    #[error(
+        "the key of {name} is revoked; make a new one with `ghidrah keys rotate {name}`, or use the key file that replaced it"
+    )]
+    Revoked {
+        /// Its name in the roster.
+        name: String,
+    },
 }
 
 impl Keyring {
     /// The keys of `me`, whose secret is `secret`.
     ///
     /// # Errors
-    /// [`KeyringError`] if the roster has no such principal, or another key for it.
+    /// [`KeyringError`] if the roster has no such principal, or another key for it, or the key is revoked.
     pub fn new(me: Principal, secret: SecretKey, roster: &Roster) -> Result<Keyring, KeyringError> {
         let member = roster.get(me).ok_or(KeyringError::Absent(me))?;
         let key = secret.public();
+        if roster.is_revoked(&key) {
+            return Err(KeyringError::Revoked { name: member.name.clone() });
+        }
         if member.key != key {
             return Err(KeyringError::OtherKey { name: member.name.clone(), key });
         }
@@ -63,6 +74,12 @@ impl Keyring {
     /// The secret of this principal.
     pub fn secret(&self) -> &SecretKey {
         &self.0.secret
+    }
+}
+
+impl std::fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Keyring of {:?}", self.0.me)
     }
 }
 
@@ -119,5 +136,18 @@ mod tests {
         assert!(ring(1, 1).is_ok());
         assert!(matches!(ring(1, 2), Err(KeyringError::OtherKey { .. })));
         assert!(matches!(ring(2, 2), Err(KeyringError::Absent(_))));
+    }
+
+    #[test]
+    fn revoked_keys_are_nobodys() {
+        let secrets: Vec<SecretKey> = (0..3).map(|i| SecretKey::from_seed([i; 32])).collect();
+        let members = secrets.iter().zip(0..).map(|(s, i)| member(i, s.public())).collect();
+        let mut roster = Roster::from_members(members, "test").unwrap();
+        roster.revoke("p1").unwrap();
+        let ring = |i: u32| Keyring::new(Principal(i), secrets[i as usize].clone(), &roster);
+        let pair = |peer| ring(0).unwrap().pair(PeerId::new(0, 0), peer);
+        assert!(pair(PeerId::new(2, 0)).is_some() && pair(PeerId::new(1, 0)).is_none());
+        let refusal = ring(1).unwrap_err().to_string();
+        assert!(refusal.contains("revoked") && refusal.contains("ghidrah keys rotate p1"), "{refusal}");
     }
 }

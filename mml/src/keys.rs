@@ -10,6 +10,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use x25519_dalek::StaticSecret;
+use zeroize::Zeroizing;
 
 /// Bytes of an Ed25519 signature.
 pub const SIGNATURE_BYTES: usize = 64;
@@ -17,9 +18,12 @@ pub const SIGNATURE_BYTES: usize = 64;
 /// What one principal must keep to itself.
 ///
 /// On disk it is a file of mode 0600 with 64 hexadecimal digits.
+///
+/// In memory the seed and the X25519 key are overwritten when the last copy goes. `ring` keeps the Ed25519 key,
+/// and does not overwrite it.
 #[derive(Clone)]
 pub struct SecretKey {
-    seed: [u8; 32],
+    seed: Zeroizing<[u8; 32]>,
     agreement: StaticSecret,
     signing: std::sync::Arc<Ed25519KeyPair>,
 }
@@ -47,13 +51,21 @@ pub struct KeyFileError {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileErrorKind {
     /// There is none.
-    #[error("not found; create one with SecretKey::create, or point to the right directory")]
+    #[error(
+        "not found; restore it from a copy, or make a new key with `ghidrah keys rotate`, or name the right --dir"
+    )]
     Missing,
     /// Others may read or write it.
     #[error(
-        "mode {0:04o} lets others read or write it; chmod 0600 it, and replace the key if others could read it"
+        "mode {mode:04o} lets others read or write it; `chmod 0600 {}`, and replace the key (`ghidrah keys rotate`) if \
+         others could read it", path.display()
     )]
-    TooOpen(u32),
+    TooOpen {
+        /// Its mode.
+        mode: u32,
+        /// The file.
+        path: PathBuf,
+    },
     /// Not 64 hexadecimal digits.
     #[error(
         "holds {0} hexadecimal digits where 64 are needed; restore it, or create a new key and its roster entry"
@@ -95,11 +107,12 @@ impl SecretKey {
 
     /// The key of a seed; the seed is the secret.
     pub fn from_seed(seed: [u8; 32]) -> SecretKey {
-        let signing = blake3::derive_key("ghidrah 1 Ed25519 key", &seed);
+        let seed = Zeroizing::new(seed);
+        let signing = Zeroizing::new(blake3::derive_key("ghidrah 1 Ed25519 key", &*seed));
         SecretKey {
+            agreement: StaticSecret::from(blake3::derive_key("ghidrah 1 X25519 key", &*seed)),
             seed,
-            agreement: StaticSecret::from(blake3::derive_key("ghidrah 1 X25519 key", &seed)),
-            signing: Ed25519KeyPair::from_seed_unchecked(&signing).expect("a seed has 32 bytes").into(),
+            signing: Ed25519KeyPair::from_seed_unchecked(&*signing).expect("a seed has 32 bytes").into(),
         }
     }
 
@@ -166,9 +179,9 @@ fn read_seed(path: &Path) -> Result<[u8; 32], KeyFileErrorKind> {
     })?;
     let mode = file.metadata().map_err(KeyFileErrorKind::Io)?.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(KeyFileErrorKind::TooOpen(mode));
+        return Err(KeyFileErrorKind::TooOpen { mode, path: path.into() });
     }
-    let mut text = Vec::new();
+    let mut text = Zeroizing::new(Vec::with_capacity(1024));
     // A key and some white space; what is longer is wrong anyway.
     file.take(1024).read_to_end(&mut text).map_err(KeyFileErrorKind::Io)?;
     let text = text.trim_ascii();
@@ -177,6 +190,21 @@ fn read_seed(path: &Path) -> Result<[u8; 32], KeyFileErrorKind> {
     }
     let text = std::str::from_utf8(text).expect("hexadecimal digits");
     from_hex(text).ok_or(KeyFileErrorKind::Length(text.len()))
+}
+
+impl PublicKey {
+    /// A short name for people to compare: 32 hexadecimal digits of a hash of both keys.
+    pub fn fingerprint(&self) -> String {
+        let mut hasher = blake3::Hasher::new_derive_key("ghidrah 1 fingerprint");
+        hasher.update(&self.x25519);
+        hasher.update(&self.ed25519);
+        hex(hasher.finalize().as_bytes())[..32].to_owned()
+    }
+}
+
+/// As hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8; 32]) -> String {
+    Hex(bytes).to_string()
 }
 
 impl fmt::Debug for SecretKey {
@@ -221,7 +249,7 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-fn from_hex(text: &str) -> Option<[u8; 32]> {
+pub(crate) fn from_hex(text: &str) -> Option<[u8; 32]> {
     let digits = text.as_bytes();
     if digits.len() != 64 {
         return None;
@@ -268,7 +296,7 @@ mod tests {
             ("", 0o600, "0 hexadecimal digits"),
             ("not a key", 0o600, "something else"),
             (&good[..], 0o640, "mode 0640"),
-            (&good[..], 0o604, "chmod 0600"),
+            (&good[..], 0o604, "chmod 0600 /"),
         ] {
             write(&path, text, mode);
             assert!(refusal(&path).contains(expected), "{}", refusal(&path));

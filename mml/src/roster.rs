@@ -1,6 +1,8 @@
 //! The roster: the principals of a cluster, with their pinned public keys and addresses.
 //!
 //! ```toml
+//! revoked = ["…128 hexadecimal digits…"]   # keys that are no longer believed
+//!
 //! [[principal]]
 //! principal = 0x01000007
 //! name = "n7.agent"
@@ -9,13 +11,17 @@
 //! address = "10.0.0.7:7400"      # none for those who call and are not called, such as users
 //! ```
 
-use crate::keys::{KeyFileError, NoEntropy, PublicKey, SecretKey};
+use crate::keys::{self, KeyFileError, NoEntropy, PublicKey, SecretKey};
 use cl_base::Principal;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+
+mod change;
+
+pub use change::ChangeError;
 
 /// One principal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +42,9 @@ pub struct Member {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roster {
     members: BTreeMap<Principal, Member>,
+    revoked: BTreeSet<PublicKey>,
+    /// What names the cluster, if its keys have changed since it was made.
+    cluster: Option<[u8; 32]>,
 }
 
 /// Why a roster was refused.
@@ -68,6 +77,18 @@ pub enum RosterError {
         name: String,
         /// What is wrong, and the remedy.
         problem: EntryProblem,
+    },
+    /// A line before the entries that makes no sense.
+    #[error("roster {}: {field}: {text:?} is not {digits} hexadecimal digits; restore it from another copy", path.display())]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// `revoked` or `cluster`.
+        field: &'static str,
+        /// What is there.
+        text: String,
+        /// How many there should be.
+        digits: usize,
     },
     /// A key file of a new principal cannot be written.
     #[error(transparent)]
@@ -107,6 +128,10 @@ pub enum EntryProblem {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cluster: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    revoked: Vec<String>,
     #[serde(default)]
     principal: Vec<Entry>,
 }
@@ -155,13 +180,24 @@ impl Roster {
         let path = path.as_ref();
         let syntax = |error| RosterError::Syntax { path: path.into(), error: Box::new(error) };
         let file: File = toml::from_str(text).map_err(syntax)?;
+        let field = |field, digits, text: &str| RosterError::Field {
+            path: path.into(),
+            field,
+            text: text.chars().take(140).collect(),
+            digits,
+        };
+        let revoked = file.revoked.iter().map(|text| text.parse().map_err(|_| field("revoked", 128, text)));
+        let revoked = revoked.collect::<Result<_, _>>()?;
+        let cluster = file.cluster.as_deref();
+        let cluster = cluster.map(|text| keys::from_hex(text).ok_or_else(|| field("cluster", 64, text)));
+        let cluster = cluster.transpose()?;
         let mut members = Vec::new();
         for (index, entry) in file.principal.into_iter().enumerate() {
             let name = entry.name.clone();
             let wrong = |problem| RosterError::Entry { path: path.into(), entry: index + 1, name, problem };
             members.push(entry.check().map_err(wrong)?);
         }
-        Roster::from_members(members, path)
+        Ok(Roster { revoked, cluster, ..Roster::from_members(members, path)? })
     }
 
     /// A roster of these members.
@@ -178,7 +214,8 @@ impl Roster {
                 problem,
             })?;
         }
-        Ok(Roster { members: members.into_iter().map(|m| (m.principal, m)).collect() })
+        let members = members.into_iter().map(|m| (m.principal, m)).collect();
+        Ok(Roster { members, ..Roster::default() })
     }
 
     /// Makes the keys of a new cluster: `roster.toml` and one `<name>.key` for each principal, in `dir`. No
@@ -218,7 +255,11 @@ impl Roster {
             key: member.key.to_string(),
             address: member.address.map(|a| a.to_string()),
         };
-        let file = File { principal: self.members.values().map(entry).collect() };
+        let file = File {
+            cluster: self.cluster.map(|id| keys::hex(&id)),
+            revoked: self.revoked.iter().map(PublicKey::to_string).collect(),
+            principal: self.members.values().map(entry).collect(),
+        };
         toml::to_string(&file).expect("a roster is numbers and strings")
     }
 
@@ -350,6 +391,7 @@ mod tests {
             (entry(2, "n2", &key(2), "").replace("agent", ""), "entry 2 (n2): the role is empty"),
             (entry(2, "n2", &key(2), "").replace("= 2", "= 4294967296"), "line"),
             ("principal".into(), "line"),
+            ("revoked = 3".into(), "line"),
         ] {
             let error =
                 Roster::parse(&format!("{first}{second}"), "etc/roster.toml").unwrap_err().to_string();

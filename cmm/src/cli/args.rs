@@ -77,6 +77,9 @@ pub enum Command {
     /// Show the counters of running processes' endpoints, without disturbing them.
     #[command(after_help = super::stat::HELP)]
     Stat(super::stat::StatArgs),
+    /// Show and change the keys by which the members of a cluster know each other.
+    #[command(after_help = super::keys::HELP)]
+    Keys(super::keys::KeysArgs),
     /// Measure the messaging layers: latency, bandwidth, message rate; beside other systems if asked.
     #[command(after_help = super::perf::HELP)]
     Perf(Box<super::perf::PerfArgs>),

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod demo;
+pub mod keys;
 pub mod perf;
 mod query;
 pub mod render;
@@ -84,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => query::status(&layout, &args),
         Command::Events(args) => query::events(&layout, &args),
         Command::Stat(args) => stat::stat(&args),
+        Command::Keys(args) => keys::keys(&layout, &args),
         Command::Perf(args) => perf::perf(&args),
     };
     match outcome {

@@ -4,6 +4,7 @@ mod world;
 
 use cl_base::Rng;
 use mml_proto::{Config, Counters, Delivery, Event, FailReason};
+use std::sync::Mutex;
 use std::time::Duration;
 use world::{Faults, World, id};
 
@@ -101,12 +102,21 @@ fn everybody_to_everybody(world: &mut World) -> Vec<u64> {
 
 #[test]
 fn authentic_exactly_once_in_order_and_live_after_faults() {
-    for seed in seeds() {
-        if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
-            eprintln!("seed {seed} fails; run it alone with SEED={seed}");
-            std::panic::resume_unwind(panic);
+    let seeds = Mutex::new(seeds());
+    let next = || seeds.lock().expect("nobody panics with it").next();
+    let work = || {
+        while let Some(seed) = next() {
+            if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
+                eprintln!("seed {seed} fails; run it alone with SEED={seed}");
+                std::panic::resume_unwind(panic);
+            }
         }
-    }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
 }
 
 /// A run that meets no trouble proves nothing: together they meet every kind.

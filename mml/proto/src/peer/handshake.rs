@@ -263,6 +263,7 @@ impl Peer {
         let Some(old) = self.known.filter(|known| *known < new) else { return };
         let was_up = self.is_up();
         self.known = Some(new);
+        // Keys that the former life asked for.
         if self.answer.take_if(|(answer, _)| answer.incarnation < new).is_some() {
             self.answer_due = false;
         }
