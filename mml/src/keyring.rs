@@ -61,8 +61,8 @@ impl Keyring {
         if member.key != key {
             return Err(KeyringError::OtherKey { name: member.name.clone(), key });
         }
-        let others =
-            roster.iter().map(|m| (m.principal, Other { public: m.key, pair: OnceLock::new() })).collect();
+        let others = roster.iter().filter(|m| !roster.is_revoked(&m.key));
+        let others = others.map(|m| (m.principal, Other { public: m.key, pair: OnceLock::new() })).collect();
         Ok(Keyring(Arc::new(Ring { me, secret, others })))
     }
 
