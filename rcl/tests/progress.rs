@@ -14,12 +14,12 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// For a machine with other work.
 const LIMIT: Duration = Duration::from_secs(30);
 
-fn open(me: PeerId, shared: bool) -> Endpoint {
+fn open(me: PeerId, shared: bool, dead_after: Duration) -> Endpoint {
     let mut config = EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)));
     if !shared {
         config.cl.shared_memory = SharedMemory::Never;
     }
-    config.protocol.dead_after = DEAD_AFTER;
+    config.protocol.dead_after = dead_after;
     Endpoint::open(config).unwrap()
 }
 
@@ -31,7 +31,11 @@ fn within(what: &str, mut step: impl FnMut() -> bool) {
 }
 
 fn connected(shared: bool) -> (Endpoint, Endpoint) {
-    let (mut a, mut b) = (open(A, shared), open(B, shared));
+    connected_for(shared, DEAD_AFTER)
+}
+
+fn connected_for(shared: bool, dead_after: Duration) -> (Endpoint, Endpoint) {
+    let (mut a, mut b) = (open(A, shared, dead_after), open(B, shared, dead_after));
     a.connect(B, b.local_addr());
     let mut told = [false; 2];
     within("the call", || {
@@ -48,10 +52,10 @@ fn message(n: u32) -> Vec<u8> {
     message
 }
 
-/// A sends to B what it can for [`PAUSE`], while `pause` is what B does. How many messages were accepted.
-fn send_meanwhile(a: &mut Endpoint, mut pause: impl FnMut()) -> u32 {
+/// A sends to B what it can for so long, while `pause` is what B does. How many messages were accepted.
+fn send_meanwhile(a: &mut Endpoint, time: Duration, mut pause: impl FnMut()) -> u32 {
     let (start, mut sent, mut refused) = (Instant::now(), 0, false);
-    while start.elapsed() < PAUSE {
+    while start.elapsed() < time {
         if let Some(event) = a.poll() {
             panic!("{event:?}");
         }
@@ -92,7 +96,7 @@ fn read_all(a: &mut Endpoint, b: &mut Endpoint, sent: u32) {
 fn who_makes_progress_may_leave_messages_unread_for_long() {
     for shared in [false, true] {
         let (mut a, mut b) = connected(shared);
-        let sent = send_meanwhile(&mut a, || b.progress());
+        let sent = send_meanwhile(&mut a, PAUSE, || b.progress());
         read_all(&mut a, &mut b, sent);
     }
 }
@@ -118,12 +122,14 @@ fn who_waits_for_room_to_send_hears_by_progress_that_there_is_some() {
 
 #[test]
 fn who_polls_but_takes_long_for_each_message_lives() {
-    let (mut a, mut b) = connected(false);
+    // Half of what is allowed for each message, for a machine with other work: some 400 ms from one look at
+    // the network to the next.
+    let dead_after = Duration::from_millis(1500);
+    let (mut a, mut b) = connected_for(false, dead_after);
     let mut last = Instant::now();
     let mut read = 0;
-    let sent = send_meanwhile(&mut a, || {
-        // As long as is allowed: a sixteenth.
-        if last.elapsed() >= DEAD_AFTER / 16 {
+    let sent = send_meanwhile(&mut a, dead_after * 2, || {
+        if last.elapsed() >= dead_after / 32 {
             last = Instant::now();
             if let Some(event) = b.poll() {
                 assert!(
