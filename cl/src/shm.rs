@@ -85,8 +85,8 @@ pub(crate) struct Shm {
     asleep: bool,
     /// What went through channels that are no more.
     past_traffic: Vec<(PeerId, Traffic)>,
-    /// What the channels no longer count: they are gone, or have told it.
-    counted: Traffic,
+    /// And in all.
+    past: Traffic,
     /// Channels with messages for which no bell has been rung yet.
     unrung: Vec<u32>,
 }
@@ -118,7 +118,7 @@ impl Shm {
             events: VecDeque::new(),
             asleep: false,
             past_traffic: Vec::new(),
-            counted: Traffic::default(),
+            past: Traffic::default(),
             unrung: Vec::new(),
         })
     }
@@ -368,11 +368,11 @@ impl Shm {
         }
         if channel.state == State::Ended {
             let _ = epoll::delete(&self.watch, &*channel.link);
-            let channel = slot.channel.take().expect("just seen");
-            self.counted.add(channel.traffic);
+            let mut channel = slot.channel.take().expect("just seen");
+            self.past.add(channel.traffic());
             // Where nobody takes it, it is not kept either.
             if self.past_traffic.len() < CHANNELS_MAX {
-                self.past_traffic.push((channel.peer, channel.traffic));
+                self.past_traffic.push((channel.peer, channel.take_traffic()));
             }
             channel.bury();
         }
@@ -386,8 +386,8 @@ impl Shm {
     /// Adds what only this side knows to the endpoint's counters.
     pub(crate) fn count(&self, stats: &mut Stats) {
         self.door.count(&mut stats.drops);
-        self.counted.count_shared(stats);
-        self.live().for_each(|channel| channel.traffic.count_shared(stats));
+        self.past.count_shared(stats);
+        self.live().for_each(|channel| channel.traffic().count_shared(stats));
     }
 
     /// What has become of the channels since the last call.
@@ -438,9 +438,7 @@ impl Shm {
     pub(crate) fn take_traffic(&mut self, mut tell: impl FnMut(PeerId, Traffic)) {
         self.past_traffic.drain(..).for_each(|(peer, traffic)| tell(peer, traffic));
         for channel in self.slots.iter_mut().filter_map(|slot| slot.channel.as_mut()) {
-            let traffic = std::mem::take(&mut channel.traffic);
-            self.counted.add(traffic);
-            tell(channel.peer, traffic);
+            tell(channel.peer, channel.take_traffic());
         }
     }
 

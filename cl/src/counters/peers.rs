@@ -58,6 +58,25 @@ impl Traffic {
         self.copies += 1;
     }
 
+    /// This, and `messages` that were copied to be sent, of `bytes` in all.
+    pub(crate) fn and_sent_copies(mut self, messages: u64, bytes: u64) -> Traffic {
+        self.messages_sent += messages;
+        self.bytes_sent += bytes;
+        self.copies += messages;
+        self
+    }
+
+    /// What has come to it since it was `earlier`.
+    pub(crate) fn since(self, earlier: Traffic) -> Traffic {
+        Traffic {
+            messages_sent: self.messages_sent - earlier.messages_sent,
+            bytes_sent: self.bytes_sent - earlier.bytes_sent,
+            messages_received: self.messages_received - earlier.messages_received,
+            bytes_received: self.bytes_received - earlier.bytes_received,
+            copies: self.copies - earlier.copies,
+        }
+    }
+
     /// Adds what went through shared memory to the endpoint's counters.
     pub(crate) fn count_shared(&self, stats: &mut Stats) {
         stats.messages_sent += self.messages_sent;

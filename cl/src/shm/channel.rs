@@ -140,8 +140,10 @@ pub(super) struct Channel {
     pub(super) peer: PeerId,
     pub(super) addr: SocketAddr,
     pub(super) state: State,
-    /// What went through it and has not been told by [`super::Shm::take_traffic`] yet.
-    pub(super) traffic: Traffic,
+    /// What was lent through it and what came through it.
+    traffic: Traffic,
+    /// What [`Channel::take_traffic`] has told.
+    told: Traffic,
     out: Way,
     producer: Producer,
     loans: Loans,
@@ -168,6 +170,7 @@ impl Channel {
             addr: peer.1,
             state: State::Calling,
             traffic: Traffic::default(),
+            told: Traffic::default(),
             producer: Producer::default(),
             loans: Loans::new(pool, plan.returns(&region)),
             out: Way::new(&region, plan),
@@ -236,8 +239,6 @@ impl Channel {
         if !self.producer.put(&self.out.ring, self.out.consumed(), None, &buf) {
             return Err((buf, Full::Now));
         }
-        self.traffic.sent(buf.len());
-        self.traffic.copied();
         Ok(())
     }
 
@@ -268,11 +269,7 @@ impl Channel {
             return Err(Full::ForGood);
         }
         match self.producer.put(&self.out.ring, self.out.consumed(), word, contents) {
-            true => {
-                self.traffic.sent(contents.len());
-                self.traffic.copied();
-                Ok(())
-            }
+            true => Ok(()),
             false => Err(Full::Now),
         }
     }
@@ -375,6 +372,18 @@ impl Channel {
             }
         }
         (max, None)
+    }
+
+    /// What went through it so far.
+    pub(super) fn traffic(&self) -> Traffic {
+        let (messages, bytes) = self.producer.copied();
+        self.traffic.and_sent_copies(messages, bytes)
+    }
+
+    /// What went through it since the last call.
+    pub(super) fn take_traffic(&mut self) -> Traffic {
+        let all = self.traffic();
+        all.since(std::mem::replace(&mut self.told, all))
     }
 
     /// Tells the other side whether we sleep.

@@ -1,10 +1,14 @@
 //! The single-producer, single-consumer ring between two processes.
 //!
 //! A ring is a power of two of 64-bit words. A record is a header word that is not zero, and behind it its
-//! contents in whole words; the producer writes the contents first, then clears the word behind the record,
-//! where the next header will be, and then, when it is told to, publishes the header. So the consumer polls one word, which lies
+//! contents in whole words. The producer writes records behind each other, but the header of the first one, which it holds
+//! back; when it is told to, or when they fill an eighth of the ring, it clears the word behind the last, where
+//! the next header will be, and publishes that first header, and all of them with it. So the consumer polls one word, which lies
 //! in the cache line of the contents when these are short: a message costs one transfer of that line. What has been consumed is
 //! told to the producer only every eighth of the ring, for telling costs a transfer too.
+//!
+//! Stores are what a message costs: each waits in the processor's store queue until those before it have got their
+//! lines from the other side. So nothing is stored for a message that can be stored for many.
 //!
 //! All words are atomics: whatever the process on the other side writes there, reading it is defined, and
 //! what was read is checked before it is believed.
@@ -50,10 +54,11 @@ pub(crate) struct Producer {
     at: u64,
     /// Words known to be consumed.
     consumed: u64,
-    /// The header that is held back, and where it belongs; what is behind it cannot be seen before it is.
-    held: Option<(usize, u64)>,
-    /// Words written behind it.
-    behind: usize,
+    /// The header that is held back, and where it belongs, counted as `at` is; what is behind it cannot be seen before it is.
+    held: Option<(u64, u64)>,
+    /// Messages and bytes copied in, those since the last release apart: both in one word, the messages in its upper half.
+    copied: (u64, u64),
+    copied_lately: u64,
 }
 
 /// The end that reads.
@@ -100,7 +105,8 @@ impl Producer {
                 copy_in(&record[1..], contents);
             }
         }
-        self.publish(ring, at, need, header(Kind::Inline, len));
+        self.write_header(ring, at, need, header(Kind::Inline, len));
+        self.copied_lately += 1 << 32 | len as u64;
         true
     }
 
@@ -118,7 +124,7 @@ impl Producer {
     pub(crate) fn put_loan(&mut self, ring: &[AtomicU64], consumed: &AtomicU64, loan: Loan) {
         let at = self.reserve(ring, consumed, 2).expect("the caller has looked whether there is room");
         ring[at + 1].store(u64::from(loan.slot) | u64::from(loan.start) << 32, Ordering::Relaxed);
-        self.publish(ring, at, 2, header(Kind::Lent, loan.len as usize));
+        self.write_header(ring, at, 2, header(Kind::Lent, loan.len as usize));
     }
 
     /// The index at which `need` words and the next header can be written, or `None` if the ring is full.
@@ -152,19 +158,18 @@ impl Producer {
     /// Ends a record. The first since the last [`Producer::release`] is held back, and those behind it with it,
     /// so that the consumer does not fetch the lines that are being written: they would go to and fro.
     #[inline]
-    fn publish(&mut self, ring: &[AtomicU64], at: usize, need: usize, header: u64) {
-        ring[at + need].store(0, Ordering::Relaxed);
+    fn write_header(&mut self, ring: &[AtomicU64], index: usize, need: usize, header: u64) {
+        let at = self.at;
         self.at += need as u64;
-        if self.held.is_none() {
-            self.held = Some((at, header));
-            self.behind = 0;
-            return;
-        }
-        // Seen only by those who have seen the header that is held.
-        ring[at].store(header, Ordering::Relaxed);
-        self.behind += need;
-        if self.behind >= ring.len() / HELD_PART {
-            self.release(ring);
+        match self.held {
+            None => self.held = Some((at, header)),
+            Some((held, _)) => {
+                // Seen only by those who have seen the header that is held.
+                ring[index].store(header, Ordering::Relaxed);
+                if self.at - held >= (ring.len() / HELD_PART) as u64 {
+                    self.release(ring);
+                }
+            }
         }
     }
 
@@ -172,10 +177,20 @@ impl Producer {
     #[inline]
     pub(crate) fn release(&mut self, ring: &[AtomicU64]) {
         if let Some((at, header)) = self.held.take() {
-            // Release: whoever sees the header sees the contents, the cleared word behind them, and all
-            // records behind that.
-            ring[at].store(header, Ordering::Release);
+            let mask = ring.len() - 1;
+            ring[self.at as usize & mask].store(0, Ordering::Relaxed);
+            // Release: whoever sees the header sees the contents, all records behind it, and the cleared word behind
+            // these.
+            ring[at as usize & mask].store(header, Ordering::Release);
+            self.copied.0 += self.copied_lately >> 32;
+            self.copied.1 += u64::from(self.copied_lately as u32);
+            self.copied_lately = 0;
         }
+    }
+
+    /// How many messages were copied into the ring and released, and of how many bytes.
+    pub(crate) fn copied(&self) -> (u64, u64) {
+        self.copied
     }
 }
 
