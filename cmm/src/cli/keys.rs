@@ -19,7 +19,8 @@ pub const HELP: &str = "Examples:
 
 Daemons read the roster when they start, so the cluster must be stopped while it is changed (`ghidrah down`). On a site
 with several machines, copy keys/roster.toml to all of them before it is started again, and a new key file to the
-machine of its owner only. A stolen key is of no use once every machine has the roster in which it is revoked.";
+machine of its owner only. What was signed with an old key counts no longer: when agents get new keys, they may have to
+elect managers again, and those do not remember earlier jobs; rotate one key at a time. A stolen key is of no use once every machine has the roster in which it is revoked.";
 
 /// `keys`
 #[derive(Debug, Args)]
