@@ -52,6 +52,7 @@ impl Rig {
             addr: SocketAddr::from(([127, 0, 0, 1], 1)),
             state: State::Open,
             traffic: Traffic::default(),
+            told: Traffic::default(),
             producer: Producer::default(),
             loans: Loans::new(&self.ours, self.plan.returns(ours)),
             out: Way::new(ours, self.plan),
