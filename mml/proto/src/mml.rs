@@ -145,11 +145,14 @@ impl Mml {
             self.open(now, peer)?;
             return self.send_body(now, peer, delivery, class, body);
         };
-        // Another message of a bundle changes nothing for the timers and the queue of senders.
-        let joins = delivery == Delivery::Unr && known.queued && known.is_up();
+        // Then the message leaves with the next frame, and no timer has to do with it.
+        let only_sent = delivery == Delivery::Unr && known.is_up();
         let result = known.send(now, &mut self.cx, delivery, class, body);
-        if !joins {
+        if !only_sent {
             self.settle(peer);
+        } else if !known.queued && known.wants_to_send(&self.cx.config) {
+            known.queued = true;
+            self.ready.push_back(peer);
         }
         result
     }

@@ -1,0 +1,92 @@
+//! Messages to several receivers, and messages handed up where they lie.
+
+mod world;
+
+use cl_base::PeerId;
+use mml_proto::{Body, Config, Delivery, Verdict};
+use std::time::Duration;
+use world::{Faults, World, address, id};
+
+/// Party 0 with sessions with three others.
+fn group() -> (World, Vec<PeerId>) {
+    let mut world = World::new(3, 4, Config::default(), Faults::default());
+    for to in 1..4 {
+        world.send(0, to, Delivery::Ack, 10).expect("there is room");
+    }
+    world.run_for(Duration::from_secs(1));
+    world.events.clear();
+    (world, (1..4).map(id).collect())
+}
+
+/// The frames that party 0 has to send, each with what goes behind it.
+fn frames(world: &mut World) -> Vec<(PeerId, Vec<u8>, Option<Body>)> {
+    let (now, mut frame, mut frames) = (world.now, Vec::new(), Vec::new());
+    while let Some((transmit, rest)) = world.parties[0].poll_transmit_parts(now, &mut frame) {
+        frames.push((transmit.to, frame.clone(), rest));
+    }
+    frames
+}
+
+/// The bodies that `to` is handed of a frame of party 0.
+fn bodies(world: &mut World, to: PeerId, frame: &[u8]) -> (Verdict, Vec<Vec<u8>>) {
+    let (now, mut bodies, mut frame) = (world.now, Vec::new(), frame.to_vec());
+    let verdict = world.party(to).handle_each(now, id(0), address(id(0)), &mut frame, &mut |message| {
+        assert_eq!((message.from, message.class), (id(0), 4));
+        bodies.push(message.body.to_vec());
+    });
+    (verdict, bodies)
+}
+
+#[test]
+fn a_long_body_is_the_same_memory_behind_all_frames_and_belongs_to_them() {
+    for delivery in [Delivery::Unr, Delivery::Ack, Delivery::Nack] {
+        let (mut world, everybody) = group();
+        let (now, contents) = (world.now, vec![7; 20_000]);
+        for (_, sent) in world.parties[0].send_group(now, &everybody, delivery, 4, contents.clone()) {
+            sent.expect("there is room");
+        }
+        let frames = frames(&mut world);
+        assert_eq!(frames.iter().map(|(to, ..)| *to).collect::<Vec<_>>(), everybody);
+        let places = frames.iter().map(|(_, _, rest)| rest.as_ref().expect("it is long").as_ptr());
+        assert_eq!(places.collect::<std::collections::BTreeSet<_>>().len(), 1, "copied");
+        for (to, frame, rest) in &frames {
+            assert!(frame.len() < 200, "{} bytes without the body", frame.len());
+            let genuine = [frame, &rest.as_ref().unwrap()[..]].concat();
+            // Another body in its place is refused, and does not keep the genuine one out.
+            let mut altered = genuine.clone();
+            *altered.last_mut().unwrap() ^= 1;
+            assert_eq!(bodies(&mut world, *to, &altered), (Verdict::Refused, vec![]));
+            assert_eq!(bodies(&mut world, *to, &genuine[..genuine.len() - 1]), (Verdict::Refused, vec![]));
+            assert_eq!(bodies(&mut world, *to, &genuine), (Verdict::Authentic, vec![contents.clone()]));
+            assert_eq!(bodies(&mut world, *to, &genuine), (Verdict::Refused, vec![]));
+        }
+    }
+}
+
+#[test]
+fn short_bodies_travel_in_the_frame() {
+    let (mut world, everybody) = group();
+    let now = world.now;
+    world.parties[0].send_group(now, &everybody, Delivery::Unr, 4, &[9; 1024][..]);
+    for (to, frame, rest) in frames(&mut world) {
+        assert!(rest.is_none());
+        assert_eq!(bodies(&mut world, to, &frame), (Verdict::Authentic, vec![vec![9; 1024]]));
+    }
+}
+
+#[test]
+fn messages_of_all_kinds_are_handed_up_where_they_lie_in_order() {
+    let (mut world, _) = group();
+    let now = world.now;
+    for round in 0..5u8 {
+        for delivery in [Delivery::Unr, Delivery::Ack, Delivery::Nack] {
+            world.parties[0].send(now, id(1), delivery, 4, &[round; 30]).expect("there is room");
+        }
+    }
+    let [(_, frame, None)] = &frames(&mut world)[..] else { panic!("one frame") };
+    let (verdict, bodies) = bodies(&mut world, id(1), frame);
+    assert_eq!((verdict, bodies.len()), (Verdict::Authentic, 15));
+    for kind in bodies.chunks(5) {
+        assert!(kind.iter().zip(0..).all(|(body, round): (_, u8)| *body == [round; 30]), "{kind:?}");
+    }
+}
