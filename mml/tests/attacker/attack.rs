@@ -229,8 +229,6 @@ pub(crate) fn run() {
                 lasted += start.elapsed();
             }
             Ok("finish") => {
-                let (start, _) = since.take().unwrap();
-                lasted += start.elapsed();
                 say(format_args!("junk {sent} {}", (sent as f64 / lasted.as_secs_f64()) as u64));
             }
             Ok("end") => return,
