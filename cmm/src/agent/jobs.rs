@@ -452,26 +452,23 @@ impl Jobs {
         let Some(job) = self.jobs.get_mut(&attempt) else { return };
         let Some(pipe) = job.ranks.get_mut(&rank).and_then(|r| r.pipes.get_mut(&stream)) else { return };
         pipe.ready = true;
+        // What ends the line may be in the pipe, however long it stays there for want of room.
+        pipe.flush_at = None;
         let mut buffer = [0; CHUNK_MAX];
         while pipe.open && job.sink.has_room() {
             let bytes = match pipe.file.read(&mut buffer) {
                 Ok(0) => {
                     pipe.open = false;
-                    pipe.flush_at = None;
                     let _ = cx.deregister(&pipe.file, pipe.token);
                     self.tokens.remove(&pipe.token);
                     pipe.lines.take()
                 }
-                Ok(n) => {
-                    // The end of a line may be in the pipe already: it is waited for from when that is empty.
-                    pipe.flush_at = None;
-                    pipe.lines.push(&buffer[..n])
-                }
+                Ok(n) => pipe.lines.push(&buffer[..n]),
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => {
                     pipe.ready = false;
                     if !pipe.lines.is_empty() {
-                        pipe.flush_at.get_or_insert(cx.now() + LINE_WAIT);
+                        pipe.flush_at = Some(cx.now() + LINE_WAIT);
                     }
                     return;
                 }
