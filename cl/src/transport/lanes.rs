@@ -15,8 +15,8 @@ use std::os::fd::{AsRawFd, RawFd};
 
 /// Datagrams to one address in a row before it gets a lane.
 const STREAK: u32 = 256;
-/// While there is a lane, the first socket is looked at before it every so many times: others must not wait
-/// for ever behind a peer that floods, nor cost a system call each time.
+/// While there is a lane and nothing on the first socket, that is looked at before it every so many times: others
+/// must not wait for ever behind a peer that floods, nor cost a system call each time.
 const MAIN_TURN: u32 = 16;
 
 /// A UDP socket, and perhaps a lane beside it.
@@ -27,6 +27,8 @@ pub(super) struct Lanes {
     latest: Option<SocketAddr>,
     streak: u32,
     turn: u32,
+    /// The latest look at the first socket found something: it and the lane take turns.
+    main_busy: bool,
     /// No lane is opened (any more), and one that there is closes once it is empty.
     closing: bool,
 }
@@ -38,7 +40,7 @@ struct Lane {
 
 impl Lanes {
     pub(super) fn new(main: UdpSocket) -> Lanes {
-        Lanes { main, lane: None, latest: None, streak: 0, turn: 0, closing: false }
+        Lanes { main, lane: None, latest: None, streak: 0, turn: 0, main_busy: false, closing: false }
     }
 
     /// The first socket.
@@ -86,23 +88,36 @@ impl Lanes {
     /// As [`UdpSocket::recv`].
     #[inline]
     pub(super) fn recv(&mut self, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        let Some(lane) = &self.lane else { return self.main.recv(into) };
+        if self.lane.is_none() {
+            return self.main.recv(into);
+        }
         self.turn = self.turn.wrapping_add(1);
-        if self.turn.is_multiple_of(MAIN_TURN) {
-            match self.main.recv(into) {
+        let main_first = self.turn.is_multiple_of(if self.main_busy { 2 } else { MAIN_TURN });
+        if main_first {
+            match self.recv_main(into) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 received => return received,
             }
         }
+        let lane = self.lane.as_ref().expect("looked for above");
         match lane.socket.recv(into) {
             Ok(len) => Ok((len, lane.peer)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.closing => {
                 self.lane = None;
                 self.main.recv(into)
             }
+            // The peer of the lane may have gone, and others speak.
+            Err(_) if self.main_busy => self.recv_main(into),
             // Refused: an earlier datagram found nobody there, which is no news to those who may lose some.
             Err(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
+    }
+
+    #[inline]
+    fn recv_main(&mut self, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        let received = self.main.recv(into);
+        self.main_busy = received.is_ok();
+        received
     }
 
     /// A datagram goes to `to` from the first socket.
@@ -153,5 +168,38 @@ impl AsRawFd for Lanes {
     /// The first socket's.
     fn as_raw_fd(&self) -> RawFd {
         self.main.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANY: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
+
+    #[test]
+    fn others_are_heard_beside_a_lane_that_is_silent() {
+        let mut lanes = Lanes::new(UdpSocket::bind(ANY.into(), 1 << 18).unwrap());
+        let [peer, other] = [(); 2].map(|()| std::net::UdpSocket::bind(SocketAddr::from(ANY)).unwrap());
+        for _ in 0..=STREAK {
+            lanes.send(peer.local_addr().unwrap(), &[IoSlice::new(b"x")]).unwrap();
+        }
+        assert!(lanes.lane.is_some());
+        const DATAGRAMS: u32 = 64;
+        for _ in 0..DATAGRAMS {
+            other.send_to(b"y", lanes.main().local_addr()).unwrap();
+        }
+        let heard = (0..MAIN_TURN + DATAGRAMS).filter(|_| lanes.recv(&mut [0; 8]).is_ok()).count();
+        assert_eq!(heard, DATAGRAMS as usize);
+        // And by turns with one that is not.
+        for _ in 0..DATAGRAMS {
+            peer.send_to(b"z", lanes.main().local_addr()).unwrap();
+            other.send_to(b"y", lanes.main().local_addr()).unwrap();
+        }
+        let (mut buf, mut from_lane) = ([0; 8], 0);
+        for _ in 0..DATAGRAMS {
+            from_lane += u32::from(lanes.recv(&mut buf).unwrap().1 == peer.local_addr().unwrap());
+        }
+        assert!((DATAGRAMS / 2..DATAGRAMS / 2 + MAIN_TURN).contains(&from_lane), "{from_lane}");
     }
 }
