@@ -1,4 +1,4 @@
-use crate::counters::Shown;
+use crate::counters::{self, Shown};
 use crate::memory::PoolMemory;
 use crate::shared::{Accepted, Arrival, Links, Refused};
 use crate::{Event, SendError};
@@ -116,9 +116,7 @@ impl Connections {
 
     /// As [`Endpoint::counters`](crate::Endpoint::counters).
     pub fn counters(&self) -> Counters {
-        let mut counters = self.node.counters();
-        counters.stale += self.links.stale;
-        counters
+        counters::of_all(&self.node, &self.links)
     }
 
     /// As [`Endpoint::sizes`](crate::Endpoint::sizes).

@@ -87,14 +87,6 @@ impl Shown {
 
     /// Shows what has been counted, and each connection by the network.
     pub(crate) fn show(&mut self, live: &mut Live, node: &Node<PoolMemory>, links: &Links) {
-        let mut counters = node.counters();
-        counters.stale += links.stale;
-        let carried = links.traffic();
-        counters.messages_sent += carried.messages_sent;
-        counters.bytes_sent += carried.bytes_sent;
-        counters.messages_received += carried.messages_received;
-        counters.bytes_received += carried.bytes_received;
-        counters.credit_stalls += carried.stalls;
         // Those that have ended are set to nothing, unless they are there again.
         for peer in self.peers.drain(..) {
             live.set_peer(self.of_peers, peer, &[0; OF_PEERS.len()]);
@@ -130,7 +122,7 @@ impl Shown {
             timeouts,
             credit_stalls,
             starved,
-        } = counters;
+        } = of_all(node, links);
         let totals = [
             messages_sent,
             bytes_sent,
@@ -150,6 +142,19 @@ impl Shown {
         let drops = [truncated, version, kind, length, checksum, stale, refused, violations, duplicates];
         live.set(self.drops, &drops);
     }
+}
+
+/// What all connections have done, by the network and by shared memory.
+pub(crate) fn of_all(node: &Node<PoolMemory>, links: &Links) -> Counters {
+    let mut counters = node.counters();
+    counters.stale += links.stale;
+    let Traffic { messages_sent, bytes_sent, messages_received, bytes_received, stalls } = links.traffic();
+    counters.messages_sent += messages_sent;
+    counters.bytes_sent += bytes_sent;
+    counters.messages_received += messages_received;
+    counters.bytes_received += bytes_received;
+    counters.credit_stalls += stalls;
+    counters
 }
 
 /// A connection by the network, in the order of [`OF_PEERS`].

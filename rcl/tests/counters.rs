@@ -126,6 +126,10 @@ fn connections_over_shared_memory_show_what_they_carry() {
             );
             assert!(of_peer(&seen_c, D, "credit_stalls") > 0, "the ring was full");
             assert_eq!(of_peer(&seen_d, C, "messages_received"), sent);
+            // The endpoints themselves say the same.
+            let (of_c, of_d) = (c.counters(), d.counters());
+            assert_eq!((of_c.messages_sent, of_c.bytes_sent), (sent, sent * 100));
+            assert_eq!((of_d.messages_received, of_d.bytes_received), (sent, sent * 100));
             break;
         }
     }
