@@ -291,13 +291,6 @@ impl Role for Sink {
         Ok(())
     }
 
-    #[inline]
-    fn on_message<P: Party>(&mut self, party: &mut P, from: PeerId, buf: Buf) -> Step {
-        self.on_contents(from, &buf)?;
-        drop(buf);
-        self.after_contents(party)
-    }
-
     fn takes_contents(&self) -> bool {
         self.messages.are_small_copies()
     }

@@ -28,7 +28,12 @@ pub trait Role {
     /// Called once, before anything else.
     fn start<P: Party>(&mut self, party: &mut P) -> Step;
     /// A message has arrived.
-    fn on_message<P: Party>(&mut self, party: &mut P, from: PeerId, buf: Buf) -> Step;
+    #[inline]
+    fn on_message<P: Party>(&mut self, party: &mut P, from: PeerId, buf: Buf) -> Step {
+        self.on_contents(from, &buf)?;
+        drop(buf);
+        self.after_contents(party)
+    }
     /// Whether it takes messages where they lie, by [`Role::on_contents`], instead of in buffers.
     fn takes_contents(&self) -> bool {
         false
