@@ -1,5 +1,6 @@
 //! Rules tried one by one, on groups whose every message passes through the test's hands.
 
+mod any_f;
 mod hostile;
 mod normal;
 mod restart;
