@@ -2,55 +2,114 @@
 //!
 //! A certificate is q = 2f+1 distinct members of the epoch, any of them (PROTOCOL.md 2).
 
-use crate::config::{Config, MemberId, Rsn};
+use crate::config::{Config, MemberId, Rsn, View, VoteAuthentication};
 use crate::keys::{Authority, Digest, Domain, Signature, statement};
 use crate::message::{Checkpoint, Statement, Vote};
 use borsh::{BorshDeserialize, BorshSerialize};
 
 /// A prepared certificate: the primary's PRE-PREPARE and PREPAREs of 2f other members, all with one tag.
+///
+/// In mode M there are no signatures: it is the claim of whoever carries it, and counts as far as others back
+/// it up (PROTOCOL.md 2.8, rule 4).
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Certificate {
     /// What was prepared, and in which view.
     pub vote: Vote,
-    /// The primary's PRE-PREPARE signature.
-    pub proposal: Signature,
-    /// 2f PREPARE signatures, ascending by member, none of the primary.
+    /// The primary's PRE-PREPARE signature; none in mode M.
+    pub proposal: Option<Signature>,
+    /// 2f PREPARE signatures, ascending by member, none of the primary; empty in mode M.
     pub prepares: Vec<(MemberId, Signature)>,
 }
 
 impl Certificate {
-    /// Whether every signature is good and the signers are q distinct members.
+    /// The length of an encoded certificate in a group that tolerates `f`.
+    pub(crate) const fn encoded_max(f: u8) -> usize {
+        let vote = 8 + 32 + 8 + 32;
+        vote + 1 + 64 + 4 + 2 * f as usize * 65
+    }
+
+    /// Whether every signature is good and the signers are q distinct members; in mode M, whether there is
+    /// none.
     pub(crate) fn verify(&self, authority: &mut Authority, config: &Config) -> bool {
+        if config.votes == VoteAuthentication::Channel {
+            return self.proposal.is_none() && self.prepares.is_empty();
+        }
         let primary = config.primary(self.vote.view);
         let distinct = self.prepares.windows(2).all(|pair| pair[0].0 < pair[1].0);
         self.prepares.len() + 1 == config.quorum()
             && distinct
             && self.prepares.iter().all(|(m, _)| *m != primary && config.has(*m))
-            && proposal_signed(&self.vote, &self.proposal, authority, config)
-            && self.prepares.iter().all(|(m, s)| prepare_signed(&self.vote, *m, s, authority, config))
+            && proposal_proven(&self.vote, self.proposal.as_ref(), authority, config)
+            && self.prepares.iter().all(|(m, s)| prepare_proven(&self.vote, *m, Some(s), authority, config))
     }
 }
 
-/// Whether the primary of the vote's view signed it as a PRE-PREPARE.
-pub(crate) fn proposal_signed(
-    vote: &Vote,
-    s: &Signature,
-    authority: &mut Authority,
-    config: &Config,
-) -> bool {
-    let primary = config.primary(vote.view);
-    authority.member_signed(primary, statement(Domain::PrePrepare, config, primary, vote), s)
+/// An entry of Q (mode M): the highest view in which the sender accepted this digest at this position, with
+/// the batch at hand, so that it may have voted for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub struct VoteClaim {
+    /// Position.
+    pub rsn: Rsn,
+    /// What was accepted.
+    pub digest: Digest,
+    /// The highest view in which it was.
+    pub view: View,
 }
 
-/// Whether `member` signed the vote as a PREPARE.
-pub(crate) fn prepare_signed(
+impl VoteClaim {
+    /// Length of an encoded entry.
+    pub(crate) const BYTES: usize = 8 + 32 + 8;
+}
+
+/// Whether the primary of the vote's view is proven to have proposed it: by its signature, or in mode M by the
+/// channel on which it came, and then there is no signature.
+pub(crate) fn proposal_proven(
     vote: &Vote,
-    member: MemberId,
-    s: &Signature,
+    signature: Option<&Signature>,
     authority: &mut Authority,
     config: &Config,
 ) -> bool {
-    authority.member_signed(member, statement(Domain::Prepare, config, member, vote), s)
+    vote_proven(Domain::PrePrepare, vote, config.primary(vote.view), signature, authority, config)
+}
+
+/// Whether `member` is proven to have voted PREPARE; as for [`proposal_proven`].
+pub(crate) fn prepare_proven(
+    vote: &Vote,
+    member: MemberId,
+    signature: Option<&Signature>,
+    authority: &mut Authority,
+    config: &Config,
+) -> bool {
+    vote_proven(Domain::Prepare, vote, member, signature, authority, config)
+}
+
+fn vote_proven(
+    domain: Domain,
+    vote: &Vote,
+    member: MemberId,
+    signature: Option<&Signature>,
+    authority: &mut Authority,
+    config: &Config,
+) -> bool {
+    match (config.votes, signature) {
+        (VoteAuthentication::Signed, Some(s)) => {
+            authority.member_signed(member, statement(domain, config, member, vote), s)
+        }
+        (VoteAuthentication::Channel, None) => true,
+        // One encoding for each vote: what a mode does not need it does not take.
+        _ => false,
+    }
+}
+
+/// The signature that `me` puts under its vote, if this mode has one.
+pub(crate) fn sign_vote(
+    domain: Domain,
+    vote: &Vote,
+    me: MemberId,
+    authority: &mut Authority,
+    config: &Config,
+) -> Option<Signature> {
+    (config.votes == VoteAuthentication::Signed).then(|| authority.sign(statement(domain, config, me, vote)))
 }
 
 /// The proof of a stable checkpoint: equal CHECKPOINTs of q members. The beginning needs none.

@@ -1,5 +1,6 @@
 //! What the members of a group must agree on before they start, and what each may tune.
 
+use crate::certificate::{Certificate, VoteClaim};
 use crate::message::{MESSAGE_BYTES_MAX, REQUEST_OVERHEAD_BYTES};
 use borsh::{BorshDeserialize, BorshSerialize};
 use cl_base::PeerId;
@@ -22,6 +23,20 @@ impl fmt::Display for MemberId {
     }
 }
 
+/// How members prove their PRE-PREPAREs and PREPAREs to each other (PROTOCOL.md 2.2).
+///
+/// Both are safe. CHECKPOINT, VIEW-CHANGE and NEW-VIEW are signed in both, since they are shown to third
+/// parties; everything else relies on the transport, which authenticates the sender, in both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum VoteAuthentication {
+    /// Mode S: each vote is signed, so that a prepared certificate convinces anybody.
+    #[default]
+    Signed,
+    /// Mode M: votes carry no signature; that the transport authenticates their sender is enough. A
+    /// VIEW-CHANGE then only claims what was prepared, and members that voted for it must back the claim up.
+    Channel,
+}
+
 /// A rule switched off, so that tests can show that the judges notice. Never set in production.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +45,8 @@ pub enum Mutation {
     NoFreeze,
     /// COMMITs of 2f members are enough to execute.
     CommitQuorum2f,
+    /// In mode M one member is enough to back up the claim that a batch was prepared.
+    OneVoucher,
 }
 
 /// Parameters of one group in one epoch.
@@ -45,6 +62,8 @@ pub struct Config {
     pub f: u8,
     /// The roster: `3f+1` distinct parties, a [`MemberId`] is an index into it.
     pub members: Vec<PeerId>,
+    /// How votes are authenticated between members.
+    pub votes: VoteAuthentication,
     /// K: batches between two checkpoints.
     pub checkpoint_interval: u64,
     /// L: how far above the stable checkpoint batches are ordered; a multiple of K, at least 2K.
@@ -114,6 +133,7 @@ impl Config {
             epoch: 0,
             f,
             members,
+            votes: VoteAuthentication::default(),
             checkpoint_interval: 128,
             log_window: 256,
             pipeline: 8,
@@ -161,7 +181,11 @@ impl Config {
                 && self.log_window.is_multiple_of(self.checkpoint_interval),
             "log_window must be a multiple of checkpoint_interval and at least twice as long",
         )?;
-        range(self.log_window <= 4096, "log_window over 4096 makes view changes too large")?;
+        range(
+            self.log_window <= 4096
+                && self.log_window as usize * Certificate::encoded_max(self.f) <= MESSAGE_BYTES_MAX / 2,
+            "a log_window of this length makes view changes too large",
+        )?;
         range(self.pipeline > 0, "pipeline must be positive")?;
         range(self.batch_requests_max > 0, "batch_requests_max must be positive")?;
         range(
@@ -232,6 +256,13 @@ impl Config {
     /// If `member` is not in the roster.
     pub fn peer(&self, member: MemberId) -> PeerId {
         self.members[usize::from(member.0)]
+    }
+
+    /// How many digests of one position a VIEW-CHANGE of mode M names at most: what keeps it below the limit of
+    /// a message, and never more than 32. Each takes a view of its own in which another batch was proposed
+    /// there, so more are needed only if 32 views in a row fail at one position.
+    pub(crate) fn votes_claimed_max(&self) -> usize {
+        (MESSAGE_BYTES_MAX / 2 / (self.log_window as usize * VoteClaim::BYTES)).clamp(2, 32)
     }
 
     pub(crate) fn has(&self, member: MemberId) -> bool {

@@ -19,9 +19,12 @@
 
 //! # Where this departs from PROTOCOL.md
 //!
-//! * Of section 2 this is 2.1 to 2.9 and 2.11 in mode S, with widening and the printed choice of spares (2.10,
-//!   round 0); the epoch is 0. Mode M (and with it Q), evidence, strict mode, reads (2.12) and epochs (2.15)
-//!   are not here yet.
+//! * Of section 2 this is 2.1 to 2.9 and 2.11 in both modes ([`VoteAuthentication`]), with widening and the
+//!   printed choice of spares (2.10, round 0); the epoch is 0. Evidence, strict mode, reads (2.12) and epochs
+//!   (2.15) are not here yet.
+//! * Q names what was accepted with its body, voted for or not: rule 4 needs no more than that a correct member
+//!   accepted it, and it need not be written a second time. Of one position it keeps the digests of the last 32
+//!   views in which there was another one.
 //! * T_req is doubled for fruitless views like T_nv. It is not raised to eight measured commit times: a primary
 //!   that is slow on purpose could stretch that for ever.
 //! * T_nv starts after q VIEW-CHANGEs for v' or later views: with those for v' alone, correct members wait for
@@ -47,9 +50,9 @@ mod storage;
 
 pub mod message;
 
-pub use certificate::{Certificate, CheckpointProof};
+pub use certificate::{Certificate, CheckpointProof, VoteClaim};
 pub use client::{Client, ClientEffect, SubmitError, Ticket, ViewHint};
-pub use config::{Config, ConfigError, MemberId, Mutation, Rsn, View};
+pub use config::{Config, ConfigError, MemberId, Mutation, Rsn, View, VoteAuthentication};
 pub use effect::{Effect, Event, LeaveReason};
 pub use keys::{Digest, Keys, Signature};
 pub use machine::{Apply, Local, NO_CLIENT, Pushed, RestoreError, StateMachine};

@@ -1,7 +1,7 @@
 //! The ordering log between the stable checkpoint and the end of the window.
 
 use crate::certificate::Certificate;
-use crate::config::{MemberId, Rsn};
+use crate::config::{MemberId, Rsn, View};
 use crate::keys::{Digest, Signature};
 use crate::message::Body;
 use std::collections::BTreeMap;
@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Accepted {
     pub(crate) digest: Digest,
-    pub(crate) proposal: Signature,
+    /// The primary's signature; none in mode M.
+    pub(crate) proposal: Option<Signature>,
 }
 
 /// One position of the order.
@@ -19,7 +20,7 @@ pub(crate) struct Slot {
     /// The PRE-PREPARE accepted in the current view.
     pub(crate) accepted: Option<Accepted>,
     /// PREPAREs of the current view and tag, the first of each member.
-    pub(crate) prepares: BTreeMap<MemberId, (Digest, Signature)>,
+    pub(crate) prepares: BTreeMap<MemberId, (Digest, Option<Signature>)>,
     /// COMMITs of the current view and tag, the first of each member.
     pub(crate) commits: BTreeMap<MemberId, Digest>,
     /// The own vote (PRE-PREPARE or PREPARE) of the current view is out.
@@ -30,6 +31,10 @@ pub(crate) struct Slot {
     pub(crate) committed: bool,
     /// P[s]: the certificate of the highest view in which the position was prepared.
     pub(crate) certificate: Option<Certificate>,
+    /// Q[s]: the highest view in which each digest was accepted with its body, whether the vote was sent or
+    /// not. A correct member accepts only what the view's VIEW-CHANGEs allow, which is all that the counting
+    /// rule of mode M relies on.
+    pub(crate) votable: BTreeMap<Digest, View>,
     /// Every body this member voted for, kept until the position is stable: if a certificate with its vote
     /// comes to light in a later view, somebody correct must be able to supply the body.
     pub(crate) bodies: BTreeMap<Digest, Body>,
@@ -41,6 +46,33 @@ impl Slot {
     /// The body of what is accepted, if it is at hand.
     pub(crate) fn body(&self) -> Option<&Body> {
         self.bodies.get(&self.accepted?.digest)
+    }
+
+    /// Enters what is accepted into Q if its body is here. Of more than `max` digests the one whose view is the
+    /// longest past is forgotten, but never what is prepared.
+    pub(crate) fn note_votable(&mut self, view: View, max: usize) {
+        if let Some(Accepted { digest, .. }) = self.accepted
+            && self.bodies.contains_key(&digest)
+        {
+            self.enter_votable(digest, view, max);
+        }
+    }
+
+    /// As [`Slot::note_votable`], for what is remembered of an earlier life.
+    pub(crate) fn enter_votable(&mut self, digest: Digest, view: View, max: usize) {
+        let known = self.votable.entry(digest).or_insert(view);
+        *known = (*known).max(view);
+        let prepared = self.certificate.as_ref().map(|c| c.vote.digest);
+        if self.votable.len() > max
+            && let Some((oldest, _)) = self
+                .votable
+                .iter()
+                .filter(|(d, _)| Some(**d) != prepared)
+                .min_by_key(|(_, view)| **view)
+                .map(|(d, v)| (*d, *v))
+        {
+            self.votable.remove(&oldest);
+        }
     }
 
     /// Forgets what belongs to the current view only. P, bodies and what was executed survive every view

@@ -1,10 +1,11 @@
 //! The messages of PROTOCOL.md 2.4 and their canonical bytes.
 //!
 //! Every message travels in a frame that names the group and the epoch. The transport authenticates the
-//! sender, which is all that COMMIT, REPLY, STATUS and fetches have (PROTOCOL.md 2.2); what is shown to third
-//! parties carries a signature over `(domain, group, epoch, signer, statement)`.
+//! sender, which is all that COMMIT, REPLY, STATUS and fetches have (PROTOCOL.md 2.2), and in mode M PRE-PREPARE
+//! and PREPARE too; what is shown to third parties carries a signature over
+//! `(domain, group, epoch, signer, statement)`.
 
-use crate::certificate::{Certificate, CheckpointProof};
+use crate::certificate::{Certificate, CheckpointProof, VoteClaim};
 use crate::config::{Config, MemberId, Rsn, View};
 use crate::keys::{Authority, Digest, Domain, Signature, digest_of, hash, statement};
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -179,6 +180,8 @@ pub struct ViewChange {
     pub stable: CheckpointProof,
     /// P: one certificate for each position prepared above h, ascending.
     pub prepared: Vec<Certificate>,
+    /// Q: what the signer may have voted for above h, ascending by position and digest; empty in mode S.
+    pub voted: Vec<VoteClaim>,
 }
 
 impl Statement for ViewChange {
@@ -196,8 +199,8 @@ pub struct NewView {
     pub active: Vec<MemberId>,
     /// min-s: O begins above it.
     pub stable: Rsn,
-    /// O: for each following position the digest and the primary's PRE-PREPARE signature.
-    pub order: Vec<(Digest, Signature)>,
+    /// O: for each following position the digest and the primary's PRE-PREPARE signature (none in mode M).
+    pub order: Vec<(Digest, Option<Signature>)>,
 }
 
 impl Statement for NewView {
@@ -335,8 +338,8 @@ pub enum StateData {
 #[allow(missing_docs)] // the variants are the messages of PROTOCOL.md 2.4
 pub enum Message {
     Request(Request),
-    PrePrepare { vote: Vote, signature: Signature, body: Body },
-    Prepare { vote: Vote, signature: Signature },
+    PrePrepare { vote: Vote, signature: Option<Signature>, body: Body },
+    Prepare { vote: Vote, signature: Option<Signature> },
     Commit(Vote),
     Checkpoint(Signed<Checkpoint>),
     Stable(CheckpointProof),

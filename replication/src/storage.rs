@@ -17,8 +17,8 @@ pub enum Record {
     Accepted {
         /// What.
         vote: Vote,
-        /// The primary's signature.
-        proposal: Signature,
+        /// The primary's signature; none in mode M.
+        proposal: Option<Signature>,
         /// The batch.
         body: Body,
     },
@@ -77,7 +77,9 @@ pub struct SlotRecord {
     /// Position.
     pub rsn: Rsn,
     /// Accepted in the current view.
-    pub accepted: Option<(Digest, Signature)>,
+    pub accepted: Option<(Digest, Option<Signature>)>,
+    /// Q: digests accepted with their bodies, and the highest view of each.
+    pub votable: Vec<(Digest, View)>,
     /// Every body voted for.
     pub bodies: Vec<Body>,
     /// P.

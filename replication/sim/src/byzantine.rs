@@ -21,11 +21,11 @@ pub(crate) fn lie(rng: &mut Rng, config: &Config, me: MemberId, keys: &SimKeys, 
                 batch.requests.clear();
             }
             vote.digest = forge::digest_of_body(config, vote.rsn, body);
-            *signature = keys.sign(&forge::pre_prepare_statement(config, me, vote).0);
+            *signature = signature.map(|_| keys.sign(&forge::pre_prepare_statement(config, me, vote).0));
         }
         Message::Prepare { vote, signature } => {
             twist(rng, vote);
-            *signature = keys.sign(&forge::prepare_statement(config, me, vote).0);
+            *signature = signature.map(|_| keys.sign(&forge::prepare_statement(config, me, vote).0));
         }
         Message::Commit(vote) => twist(rng, vote),
         Message::Checkpoint(signed) => {

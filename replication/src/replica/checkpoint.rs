@@ -198,6 +198,7 @@ impl<S: StateMachine> Replica<S> {
                 .map(|(rsn, slot)| SlotRecord {
                     rsn,
                     accepted: slot.accepted.map(|a| (a.digest, a.proposal)),
+                    votable: slot.votable.iter().map(|(d, v)| (*d, *v)).collect(),
                     bodies: slot.bodies.values().cloned().collect(),
                     prepared: slot.certificate.clone(),
                 })

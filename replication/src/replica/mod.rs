@@ -1,10 +1,11 @@
 //! One member of a group.
 //!
 //! The parts, each an `impl` block in its own file: `ordering` (PROTOCOL.md 2.5), `execution` (replies and
-//! notifications), `unheard` (clients that get too few), `checkpoint` (2.6), `transfer` (2.7), `view_change` (2.8), `timer` (2.9 and widening),
+//! notifications), `unheard` (clients that get too few), `checkpoint` (2.6), `transfer` (2.7), `view_change` and `decision` (2.8), `timer` (2.9 and widening),
 //! `status` (retransmission, 2.4), `recover` (2.14).
 
 mod checkpoint;
+mod decision;
 mod execution;
 mod ordering;
 mod pending;
@@ -17,6 +18,11 @@ mod view_change;
 
 #[cfg(test)]
 mod tests;
+/// The same tests with votes that the channel authenticates: the name of the module chooses the mode.
+#[cfg(test)]
+#[allow(clippy::duplicate_mod)]
+#[path = "tests/mod.rs"]
+mod tests_mode_m;
 
 use crate::certificate::CheckpointProof;
 use crate::config::{Config, MemberId, Mutation, Rsn, View};

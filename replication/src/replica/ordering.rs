@@ -2,9 +2,9 @@
 
 use super::pending::RequestId;
 use super::{Mutation, Refusal, Replica, Role};
-use crate::certificate::{Certificate, prepare_signed, proposal_signed};
+use crate::certificate::{Certificate, prepare_proven, proposal_proven, sign_vote};
 use crate::config::{MemberId, Rsn};
-use crate::keys::{Digest, Domain, Signature, statement};
+use crate::keys::{Digest, Domain, Signature};
 use crate::log::Accepted;
 use crate::machine::StateMachine;
 use crate::message::{Batch, Body, Message, REQUEST_OVERHEAD_BYTES, Request, Vote, body_digest};
@@ -96,7 +96,7 @@ impl<S: StateMachine> Replica<S> {
     fn assign(&mut self, rsn: Rsn, body: Body) {
         let digest = body_digest(&self.config, rsn, &body);
         let vote = self.vote_for(rsn, digest);
-        let proposal = self.authority.sign(statement(Domain::PrePrepare, &self.config, self.me, &vote));
+        let proposal = sign_vote(Domain::PrePrepare, &vote, self.me, &mut self.authority, &self.config);
         self.last_assigned = rsn;
         self.accept(vote, proposal, body.clone());
         self.send_vote(&Message::PrePrepare { vote, signature: proposal, body });
@@ -156,7 +156,7 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// Rule 3.
-    fn on_pre_prepare(&mut self, from: MemberId, vote: Vote, proposal: Signature, body: Body) {
+    fn on_pre_prepare(&mut self, from: MemberId, vote: Vote, proposal: Option<Signature>, body: Body) {
         if from != self.primary() {
             return self.refuse(Refusal::Sender);
         }
@@ -180,7 +180,7 @@ impl<S: StateMachine> Replica<S> {
         if body_digest(&self.config, vote.rsn, &body) != vote.digest {
             return self.refuse(Refusal::Invalid);
         }
-        if !proposal_signed(&vote, &proposal, &mut self.authority, &self.config)
+        if !proposal_proven(&vote, proposal.as_ref(), &mut self.authority, &self.config)
             || !batch.requests.iter().all(|r| r.verify(&mut self.authority, &self.config))
         {
             return self.refuse(Refusal::Signature);
@@ -190,14 +190,16 @@ impl<S: StateMachine> Replica<S> {
         self.try_prepare(vote.rsn);
     }
 
-    pub(super) fn accept(&mut self, vote: Vote, proposal: Signature, body: Body) {
+    pub(super) fn accept(&mut self, vote: Vote, proposal: Option<Signature>, body: Body) {
         for request in body.iter().flat_map(|batch| &batch.requests) {
             self.pending.proposed((request.client, request.t));
         }
         self.persist(Record::Accepted { vote, proposal, body: body.clone() });
+        let votable_max = self.config.votes_claimed_max();
         let slot = self.log.slot(vote.rsn).expect("only positions of the window are accepted");
         slot.accepted = Some(Accepted { digest: vote.digest, proposal });
         slot.bodies.insert(vote.digest, body);
+        slot.note_votable(vote.view, votable_max);
     }
 
     /// PREPARE for what is accepted at `rsn`, once the body is here: by an active member, by a spare only in a
@@ -214,13 +216,13 @@ impl<S: StateMachine> Replica<S> {
             return; // its PRE-PREPARE is its vote
         }
         let vote = self.vote_for(rsn, accepted.digest);
-        let signature = self.authority.sign(statement(Domain::Prepare, &self.config, self.me, &vote));
+        let signature = sign_vote(Domain::Prepare, &vote, self.me, &mut self.authority, &self.config);
         let slot = self.log.get_mut(rsn).expect("present above");
         slot.prepares.insert(self.me, (vote.digest, signature));
         self.send_vote(&Message::Prepare { vote, signature });
     }
 
-    fn on_prepare(&mut self, from: MemberId, vote: Vote, signature: Signature) {
+    fn on_prepare(&mut self, from: MemberId, vote: Vote, signature: Option<Signature>) {
         if from == self.primary() {
             return self.refuse(Refusal::Sender);
         }
@@ -232,7 +234,7 @@ impl<S: StateMachine> Replica<S> {
             return;
         }
         // Verified before COMMIT: a certificate with an unverified signature is none (2.2, mode S).
-        if !prepare_signed(&vote, from, &signature, &mut self.authority, &self.config) {
+        if !prepare_proven(&vote, from, signature.as_ref(), &mut self.authority, &self.config) {
             return self.refuse(Refusal::Signature);
         }
         let slot = self.log.slot(vote.rsn).expect("the window was checked");
@@ -252,7 +254,7 @@ impl<S: StateMachine> Replica<S> {
         if slot.prepared || !slot.voted {
             return;
         }
-        let equal: Vec<(MemberId, Signature)> = slot
+        let equal: Vec<(MemberId, Option<Signature>)> = slot
             .prepares
             .iter()
             .filter(|(_, (digest, _))| *digest == accepted.digest)
@@ -265,7 +267,8 @@ impl<S: StateMachine> Replica<S> {
         slot.prepared = true;
         slot.commits.insert(self.me, accepted.digest);
         let vote = self.vote_for(rsn, accepted.digest);
-        let certificate = Certificate { vote, proposal: accepted.proposal, prepares: equal };
+        let prepares = equal.into_iter().filter_map(|(m, signature)| Some((m, signature?))).collect();
+        let certificate = Certificate { vote, proposal: accepted.proposal, prepares };
         self.persist(Record::Prepared(certificate.clone()));
         self.log.get_mut(rsn).expect("present above").certificate = Some(certificate);
         self.send_vote(&Message::Commit(vote));
@@ -317,7 +320,10 @@ impl<S: StateMachine> Replica<S> {
             self.last_proposed_time = self.last_proposed_time.max(batch.time);
         }
         self.persist(Record::Body { rsn, body: body.clone() });
-        self.log.get_mut(rsn).expect("wanted above").bodies.insert(digest, body);
+        let (view, votable_max) = (self.view, self.config.votes_claimed_max());
+        let slot = self.log.get_mut(rsn).expect("wanted above");
+        slot.bodies.insert(digest, body);
+        slot.note_votable(view, votable_max);
         if self.may_vote() {
             self.cast_vote(rsn);
         }

@@ -50,8 +50,10 @@ impl<S: StateMachine> Replica<S> {
                     return Err(RecoverError::Contradiction("a proposal of a view never installed"));
                 }
                 let current = vote.view == self.view && self.normal() && vote.tag == self.tag;
+                let votable_max = self.config.votes_claimed_max();
                 if let Some(slot) = self.log.slot(vote.rsn) {
                     slot.bodies.insert(vote.digest, body);
+                    slot.enter_votable(vote.digest, vote.view, votable_max);
                     if current {
                         slot.accepted = Some(Accepted { digest: vote.digest, proposal });
                         self.last_assigned = self.last_assigned.max(vote.rsn);
@@ -60,8 +62,10 @@ impl<S: StateMachine> Replica<S> {
             }
             Record::Body { rsn, body } => {
                 let digest = body_digest(&self.config, rsn, &body);
+                let (view, votable_max) = (self.view, self.config.votes_claimed_max());
                 if let Some(slot) = self.log.slot(rsn) {
                     slot.bodies.insert(digest, body);
+                    slot.note_votable(view, votable_max);
                 }
             }
             Record::Prepared(certificate) => {
@@ -129,6 +133,7 @@ impl<S: StateMachine> Replica<S> {
             let Some(slot) = self.log.slot(kept.rsn) else { continue };
             slot.accepted = kept.accepted.map(|(digest, proposal)| Accepted { digest, proposal });
             slot.bodies = digests.into_iter().zip(kept.bodies).collect();
+            slot.votable = kept.votable.into_iter().collect();
             slot.certificate = kept.prepared;
             if slot.accepted.is_some() {
                 self.last_assigned = self.last_assigned.max(kept.rsn);
@@ -151,7 +156,7 @@ impl<S: StateMachine> Replica<S> {
                 let vote = certificate.vote;
                 if (vote.view, vote.tag, vote.digest) == (view, tag, accepted.digest) {
                     slot.prepares =
-                        certificate.prepares.iter().map(|(m, s)| (*m, (vote.digest, *s))).collect();
+                        certificate.prepares.iter().map(|(m, s)| (*m, (vote.digest, Some(*s)))).collect();
                     slot.prepared = true;
                     slot.commits.insert(me, vote.digest);
                 }

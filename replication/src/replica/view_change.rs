@@ -1,11 +1,12 @@
 //! Leaving a view and installing a new one (PROTOCOL.md 2.8).
 
+use super::decision::decide;
 use super::{Mode, Mutation, Refusal, Replica};
-use crate::certificate::{CheckpointProof, proposal_signed};
-use crate::config::{Config, MemberId, Rsn, View};
+use crate::certificate::{CheckpointProof, VoteClaim, proposal_proven, sign_vote};
+use crate::config::{Config, MemberId, Rsn, View, VoteAuthentication};
 use crate::effect::{Event, LeaveReason};
-use crate::keys::{Authority, Digest, Domain, statement};
-use crate::log::Accepted;
+use crate::keys::{Authority, Digest, Domain};
+use crate::log::{Accepted, Slot};
 use crate::machine::StateMachine;
 use crate::message::{Message, NewView, Signed, ViewChange, Vote, body_digest, tag_of};
 use crate::storage::{InstalledView, Record};
@@ -27,40 +28,17 @@ impl Unjustified {
     }
 }
 
-/// What a set V of VIEW-CHANGEs decides (rule 4, mode S).
-struct Decision {
-    stable: CheckpointProof,
-    /// The digest for each position above it.
-    order: Vec<Digest>,
-}
-
-fn decide(config: &Config, v: &[&ViewChange]) -> Decision {
-    let stable = v.iter().map(|vc| &vc.stable).max_by_key(|proof| proof.rsn).cloned().unwrap_or_default();
-    let top = v.iter().flat_map(|vc| vc.prepared.last()).map(|c| c.vote.rsn).max().unwrap_or(0);
-    let order = (stable.rsn + 1..=top)
-        .map(|rsn| {
-            let certificates = v.iter().flat_map(|vc| &vc.prepared).filter(|c| c.vote.rsn == rsn);
-            certificates
-                .max_by_key(|c| c.vote.view)
-                .map_or_else(|| body_digest(config, rsn, &None), |c| c.vote.digest)
-        })
-        .collect();
-    Decision { stable, order }
-}
-
-/// The digests that V decides on.
-#[cfg(test)]
-pub(super) fn decided_order(config: &Config, v: &[&ViewChange]) -> Vec<Digest> {
-    decide(config, v).order
-}
-
 /// Rule 3, signature included.
 fn valid(vc: &Signed<ViewChange>, authority: &mut Authority, config: &Config) -> bool {
-    let ViewChange { view, stable, prepared } = &vc.body;
+    let ViewChange { view, stable, prepared, voted } = &vc.body;
     let window = stable.rsn.saturating_add(1)..=stable.rsn.saturating_add(config.log_window);
     *view > 0
         && prepared.windows(2).all(|pair| pair[0].vote.rsn < pair[1].vote.rsn)
         && prepared.iter().all(|c| window.contains(&c.vote.rsn) && c.vote.view < *view)
+        && (voted.is_empty() || config.votes == VoteAuthentication::Channel)
+        && voted.windows(2).all(|pair| (pair[0].rsn, pair[0].digest) < (pair[1].rsn, pair[1].digest))
+        && voted.iter().all(|claim| window.contains(&claim.rsn) && claim.view < *view)
+        && voted.chunk_by(|a, b| a.rsn == b.rsn).all(|claims| claims.len() <= config.votes_claimed_max())
         && vc.verify(authority, config)
         && stable.verify(authority, config)
         && prepared.iter().all(|c| c.verify(authority, config))
@@ -75,7 +53,8 @@ impl<S: StateMachine> Replica<S> {
         self.count_fruitless();
         self.executed_in_view = 0;
         let prepared = self.log.iter().filter_map(|(_, slot)| slot.certificate.clone()).collect();
-        let body = ViewChange { view: next, stable: self.stable.clone(), prepared };
+        let voted = self.votes_to_claim();
+        let body = ViewChange { view: next, stable: self.stable.clone(), prepared, voted };
         let signed = Signed::new(body, self.me, &mut self.authority, &self.config);
         if !self.mutated(Mutation::NoFreeze) {
             self.enter_changing(next);
@@ -86,6 +65,19 @@ impl<S: StateMachine> Replica<S> {
         self.broadcast(&Message::ViewChange(signed));
         self.left_view();
         self.try_new_view();
+    }
+
+    /// Q, for those who must believe what is prepared without signatures.
+    fn votes_to_claim(&self) -> Vec<VoteClaim> {
+        if self.config.votes == VoteAuthentication::Signed {
+            return Vec::new();
+        }
+        let claims = |(rsn, slot): (Rsn, &Slot)| {
+            let of_slot =
+                slot.votable.iter().map(move |(d, view)| VoteClaim { rsn, digest: *d, view: *view });
+            of_slot.collect::<Vec<_>>()
+        };
+        self.log.iter().flat_map(claims).collect()
     }
 
     /// Counts the view that ends as fruitless (k of 2.9) if it was never installed, or if this member would have
@@ -168,7 +160,9 @@ impl<S: StateMachine> Replica<S> {
         if v.len() < self.config.quorum() {
             return;
         }
-        let decision = decide(&self.config, &v.iter().map(|vc| &vc.body).collect::<Vec<_>>());
+        let bodies: Vec<_> = v.iter().map(|vc| &vc.body).collect();
+        // In mode M q of them may leave a position open; the next one decides.
+        let Some(decision) = decide(&self.config, &bodies) else { return };
         let active = self.config.active(view);
         let stable = decision.stable.rsn;
         let tag = tag_of(&self.config, view, &active, stable, decision.order.iter().copied());
@@ -176,8 +170,8 @@ impl<S: StateMachine> Replica<S> {
             .zip(&decision.order)
             .map(|(rsn, digest)| {
                 let vote = Vote { view, tag, rsn, digest: *digest };
-                let statement = statement(Domain::PrePrepare, &self.config, self.me, &vote);
-                (*digest, self.authority.sign(statement))
+                let authority = &mut self.authority;
+                (*digest, sign_vote(Domain::PrePrepare, &vote, self.me, authority, &self.config))
             })
             .collect();
         let justification = v.iter().map(|vc| (vc.sender, vc.digest(&self.config))).collect();
@@ -251,7 +245,8 @@ impl<S: StateMachine> Replica<S> {
         let Some(Unjustified { new_view, have: v }) = self.unjustified.take() else { return };
         let NewView { view, justification, active, stable, order } = &new_view.body;
         assert_eq!(v.len(), justification.len(), "each named VIEW-CHANGE is here once");
-        let decision = decide(&self.config, &v.iter().map(|vc| &vc.body).collect::<Vec<_>>());
+        let bodies: Vec<_> = v.iter().map(|vc| &vc.body).collect();
+        let Some(decision) = decide(&self.config, &bodies) else { return self.refuse(Refusal::Invalid) };
         let follows = v.iter().all(|vc| vc.body.view == *view)
             && *active == self.config.active(*view)
             && *stable == decision.stable.rsn
@@ -262,7 +257,7 @@ impl<S: StateMachine> Replica<S> {
         let tag = tag_of(&self.config, *view, active, *stable, order.iter().map(|(d, _)| *d));
         let signed = (stable + 1..).zip(order).all(|(rsn, (digest, signature))| {
             let vote = Vote { view: *view, tag, rsn, digest: *digest };
-            proposal_signed(&vote, signature, &mut self.authority, &self.config)
+            proposal_proven(&vote, signature.as_ref(), &mut self.authority, &self.config)
         });
         if !signed {
             return self.refuse(Refusal::Signature);
@@ -319,6 +314,7 @@ impl<S: StateMachine> Replica<S> {
         if self.executed > self.last_assigned {
             return self.halt("a NEW-VIEW lost a batch that was executed here");
         }
+        let votable_max = self.config.votes_claimed_max();
         for (rsn, (digest, proposal)) in (stable + 1..).zip(order) {
             if self.executed_digest(rsn).is_some_and(|executed| executed != digest) {
                 return self.halt("a NEW-VIEW contradicts a batch that was executed here");
@@ -329,6 +325,7 @@ impl<S: StateMachine> Replica<S> {
             if digest == null {
                 slot.bodies.insert(digest, None);
             }
+            slot.note_votable(view, votable_max);
             if let Some(Some(batch)) = slot.bodies.get(&digest) {
                 self.last_proposed_time = self.last_proposed_time.max(batch.time);
             }

@@ -107,6 +107,9 @@ impl World {
         config.pipeline = plan.pipeline;
         config.batch_requests_max = plan.batch;
         config.client_window = 4;
+        if options.seed.is_multiple_of(2) {
+            config.votes = replication::VoteAuthentication::Channel;
+        }
         config.request_timeout = plan.patience;
         config.new_view_timeout = plan.patience;
         config.client_timeout = 2 * plan.patience;

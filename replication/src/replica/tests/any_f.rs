@@ -54,7 +54,7 @@ fn f_silent_backups_cost_a_widening_and_no_view_change() {
         assert_eq!(group.ops(0), ["a"], "f = {f}");
         assert_eq!(group.status(0).view, 0, "f = {f}");
         let executed = up(&group).into_iter().filter(|i| group.ops(*i) == ["a"]).count();
-        assert!(executed >= usize::from(f) + 1, "f = {f}");
+        assert!(executed > usize::from(f), "f = {f}");
     }
 }
 

@@ -57,12 +57,31 @@ fn only_the_primary_proposes_and_nobody_votes_for_another() {
     let body = group.body(&[group.request(1, "a")]);
     group.hand(1, group.config.members[2], &group.pre_prepare(1, &body));
     assert_eq!(group.refused(1, Refusal::Sender), 1);
-    // A PREPARE signed by 2, sent by 0's hand under the name of 0.
     let vote = group.vote(1, &body);
-    group.hand(1, group.config.members[2], &group.prepare(3, vote));
-    assert_eq!(group.refused(1, Refusal::Signature), 1);
+    if mode() == VoteAuthentication::Signed {
+        // A PREPARE signed by 3 that 2 passes off as its own.
+        group.hand(1, group.config.members[2], &group.prepare(3, vote));
+        assert_eq!(group.refused(1, Refusal::Signature), 1);
+    }
     group.hand(1, CLIENT, &Message::Commit(vote));
     assert_eq!(group.refused(1, Refusal::Sender), 2);
+}
+
+#[test]
+fn a_vote_with_a_signature_in_mode_m_or_without_one_in_mode_s_is_refused() {
+    let mut group = Group::new(4);
+    let body = group.body(&[group.request(1, "a")]);
+    let vote = group.vote(1, &body);
+    let signature = match mode() {
+        VoteAuthentication::Signed => None,
+        VoteAuthentication::Channel => Some([0; 64]),
+    };
+    group.hand(1, group.config.members[0], &Message::PrePrepare { vote, signature, body });
+    group.hand(1, group.config.members[2], &Message::Prepare { vote, signature });
+    assert_eq!(group.refused(1, Refusal::Signature), 2);
+    assert!(
+        group.member(1).log.get(1).is_none_or(|slot| slot.accepted.is_none() && slot.prepares.is_empty())
+    );
 }
 
 #[test]
@@ -181,7 +200,7 @@ fn one_view_change_named_q_times_justifies_no_new_view() {
     group.submit(0, 1, "a");
     // Member 2 executed "a". Primary 1 of view 1 is Byzantine and passes an empty VIEW-CHANGE of its own off as
     // those of all.
-    let empty = ViewChange { view: 1, stable: CheckpointProof::default(), prepared: vec![] };
+    let empty = ViewChange { view: 1, stable: CheckpointProof::default(), prepared: vec![], voted: vec![] };
     let own = group.sign(1, empty);
     let digest = own.digest(&group.config);
     let active = group.config.active(1);
@@ -198,7 +217,7 @@ fn numbers_at_the_end_of_their_range_are_refused_without_overflow() {
     let from = group.config.members[1];
     let stable = CheckpointProof { rsn: u64::MAX, digest: Digest([1; 32]), signatures: vec![] };
     for view in [1, u64::MAX] {
-        let vc = ViewChange { view, stable: stable.clone(), prepared: vec![] };
+        let vc = ViewChange { view, stable: stable.clone(), prepared: vec![], voted: vec![] };
         let message = Message::ViewChange(group.sign(1, vc));
         group.hand(2, from, &message);
     }
@@ -206,11 +225,11 @@ fn numbers_at_the_end_of_their_range_are_refused_without_overflow() {
     let claim = group.sign(1, Checkpoint { rsn: u64::MAX - 127, digest: Digest([1; 32]) });
     group.hand(2, from, &Message::Checkpoint(claim));
     // A NEW-VIEW with a good justification and an absurd beginning.
-    let empty = ViewChange { view: 1, stable: CheckpointProof::default(), prepared: vec![] };
+    let empty = ViewChange { view: 1, stable: CheckpointProof::default(), prepared: vec![], voted: vec![] };
     let v: Vec<_> = [0, 1, 3].map(|i| group.sign(i, empty.clone())).into();
     let justification = v.iter().map(|vc| (vc.sender, vc.digest(&group.config))).collect();
     let active = group.config.active(1);
-    let order = vec![(Digest::default(), [0; 64])];
+    let order = vec![(Digest::default(), Some([0; 64]))];
     let lie = group.sign(1, NewView { view: 1, justification, active, stable: u64::MAX, order });
     for vc in v {
         group.hand(2, from, &Message::ViewChange(vc));

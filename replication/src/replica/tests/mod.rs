@@ -1,6 +1,7 @@
 //! Rules tried one by one, on groups whose every message passes through the test's hands.
 
 mod any_f;
+mod counting;
 mod hostile;
 mod normal;
 mod restart;
@@ -8,11 +9,17 @@ mod transfer;
 mod view_change;
 
 use super::*;
+use crate::config::VoteAuthentication;
 use crate::keys::{Domain, Signature, statement};
 use crate::machine::{Apply, RestoreError};
 use crate::message::{Batch, Body, Request, Vote, body_digest};
 use cl_base::codec;
 use std::time::Duration;
+
+/// These files are compiled twice, once for each mode.
+fn mode() -> VoteAuthentication {
+    if module_path!().ends_with("mode_m") { VoteAuthentication::Channel } else { VoteAuthentication::Signed }
+}
 
 /// Keyed hashes as signatures: each party's secret is its identity, and tests do not cheat.
 struct TestKeys {
@@ -109,6 +116,7 @@ impl Group {
 
     fn with(n: u32, adjust: impl FnOnce(&mut Config)) -> Group {
         let mut config = Config::new(5, (0..n).map(|i| PeerId::new(1 + i, 0)).collect()).unwrap();
+        config.votes = mode();
         adjust(&mut config);
         config.validate().unwrap();
         let mut group = Group {
@@ -260,14 +268,19 @@ impl Group {
     fn pre_prepare(&self, rsn: Rsn, body: &Body) -> Message {
         let vote = self.vote(rsn, body);
         let signed = statement(Domain::PrePrepare, &self.config, MemberId(0), &vote);
-        let signature = TestKeys::signature(self.config.members[0], &signed.0);
+        let signature = self.vote_signature(0, &signed);
         Message::PrePrepare { vote, signature, body: body.clone() }
     }
 
     fn prepare(&self, member: u8, vote: Vote) -> Message {
         let signed = statement(Domain::Prepare, &self.config, MemberId(member), &vote);
-        let signature = TestKeys::signature(self.config.members[usize::from(member)], &signed.0);
+        let signature = self.vote_signature(member, &signed);
         Message::Prepare { vote, signature }
+    }
+
+    fn vote_signature(&self, member: u8, signed: &Digest) -> Option<Signature> {
+        (self.config.votes == VoteAuthentication::Signed)
+            .then(|| TestKeys::signature(self.config.members[usize::from(member)], &signed.0))
     }
 
     fn sign<T: crate::message::Statement>(&self, member: u8, body: T) -> Signed<T> {

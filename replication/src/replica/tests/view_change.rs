@@ -1,6 +1,7 @@
 use super::*;
 use crate::certificate::Certificate;
 use crate::message::ViewChange;
+use crate::replica::decision::decide;
 
 const NORMAL: Mode = Mode::Normal;
 
@@ -26,7 +27,8 @@ fn who_has_left_a_view_takes_no_part_in_it_any_more() {
     // Members 2 and 3 ask for view 1; by the join rule 1 follows. Nobody hears of the new view.
     group.loss = Box::new(|_, _, m| matches!(m, Message::NewView(_)));
     let vc = |group: &Group, i| {
-        let body = ViewChange { view: 1, stable: CheckpointProof::default(), prepared: vec![] };
+        let body =
+            ViewChange { view: 1, stable: CheckpointProof::default(), prepared: vec![], voted: vec![] };
         Message::ViewChange(group.sign(i, body))
     };
     for i in [0, 3] {
@@ -71,20 +73,24 @@ fn what_was_prepared_by_one_correct_member_alone_is_carried_over() {
 
 #[test]
 fn the_highest_certificate_wins_and_holes_are_filled_with_null() {
-    let group = Group::new(4);
+    let group = Group::with(4, |c| c.votes = VoteAuthentication::Signed);
     let certificate = |view, rsn, text: &str| {
         let body = group.body(&[group.request(1, text)]);
         let vote = Vote { view, ..group.vote(rsn, &body) };
-        Certificate { vote, proposal: [0; 64], prepares: vec![] }
+        Certificate { vote, proposal: Some([0; 64]), prepares: vec![] }
     };
-    let of =
-        |prepared: Vec<Certificate>| ViewChange { view: 9, stable: CheckpointProof::default(), prepared };
+    let of = |prepared: Vec<Certificate>| ViewChange {
+        view: 9,
+        stable: CheckpointProof::default(),
+        prepared,
+        voted: vec![],
+    };
     let (old, new, far) = (certificate(1, 1, "old"), certificate(3, 1, "new"), certificate(2, 3, "far"));
     let order = [new.vote.digest, body_digest(&group.config, 2, &None), far.vote.digest];
     let v = [of(vec![old]), of(vec![new, far]), of(vec![])];
     for turn in 0..3 {
         let v: Vec<&ViewChange> = (0..3).map(|i| &v[(i + turn) % 3]).collect();
-        assert_eq!(super::super::view_change::decided_order(&group.config, &v), order);
+        assert_eq!(decide(&group.config, &v).unwrap().order, order);
     }
 }
 
@@ -126,7 +132,7 @@ fn a_new_view_that_does_not_follow_from_its_justification_is_refused() {
 fn one_member_alone_starts_no_view_change_and_f_plus_1_do() {
     let mut group = Group::new(4);
     let vc = |group: &Group, i, view| {
-        let body = ViewChange { view, stable: CheckpointProof::default(), prepared: vec![] };
+        let body = ViewChange { view, stable: CheckpointProof::default(), prepared: vec![], voted: vec![] };
         Message::ViewChange(group.sign(i, body))
     };
     let message = vc(&group, 3, 9);
@@ -192,7 +198,7 @@ fn who_waits_for_a_view_that_others_have_given_up_follows_them() {
         group.crash(i);
     }
     for (i, view) in [(2, 5), (1, 6)] {
-        let body = ViewChange { view, stable: CheckpointProof::default(), prepared: vec![] };
+        let body = ViewChange { view, stable: CheckpointProof::default(), prepared: vec![], voted: vec![] };
         let message = Message::ViewChange(group.sign(i, body));
         group.hand(0, group.config.members[usize::from(i)], &message);
     }
@@ -268,7 +274,7 @@ fn the_run_that_breaks_the_printed_protocol_is_harmless() {
     // 0's timer fires, and 2 helps with an empty VIEW-CHANGE; 0 may not go on in view 0 from here on, so it
     // cannot execute after signing. Member 3, the spare, asks, too.
     let empty = |group: &Group, i, view| {
-        let body = ViewChange { view, stable: CheckpointProof::default(), prepared: vec![] };
+        let body = ViewChange { view, stable: CheckpointProof::default(), prepared: vec![], voted: vec![] };
         Message::ViewChange(group.sign(i, body))
     };
     // 1 is slow: views 1 is opened by nobody, all go to view 2, led by the Byzantine 2 from empty states of
@@ -292,7 +298,8 @@ fn the_run_that_breaks_the_printed_protocol_is_harmless() {
     };
     let (zero, three) = (own(&group, 0), own(&group, 3));
     assert_eq!(zero.body.prepared.len(), 1, "0 takes A along");
-    let two = group.sign(2, ViewChange { view: 2, stable: CheckpointProof::default(), prepared: vec![] });
+    let two = group
+        .sign(2, ViewChange { view: 2, stable: CheckpointProof::default(), prepared: vec![], voted: vec![] });
     let v = [zero, two, three];
     // The lie: B, or nothing, in place of A.
     for order in [vec![], vec![group.vote(1, &group.body(&[group.request(2, "B")])).digest]] {
@@ -303,7 +310,7 @@ fn the_run_that_breaks_the_printed_protocol_is_harmless() {
             .map(|digest| {
                 let vote = Vote { view: 2, tag, rsn: 1, digest };
                 let signed = statement(Domain::PrePrepare, &group.config, MemberId(2), &vote);
-                (digest, TestKeys::signature(p[2], &signed.0))
+                (digest, Some(TestKeys::signature(p[2], &signed.0)))
             })
             .collect();
         let justification = v.iter().map(|vc| (vc.sender, vc.digest(&group.config))).collect();
