@@ -7,8 +7,8 @@ use cl::{EndpointConfig, SharedMemory};
 use cl_base::{Incarnation, PeerId, Principal, Time};
 use cmm_core::heartbeat::{Beat, Heartbeat, Monitor, TAG_DOMAIN};
 use cmm_core::identity::NodeId;
-use mml::{Body, Config, Delivery, Keyring, Member, Roster, SecretKey, TagKey};
-use mml_proto::Mml;
+use mml::{Config, Delivery, Keyring, Member, Roster, SecretKey, TagKey};
+use mml_proto::{Mml, Outgoing};
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -175,15 +175,19 @@ fn groups(receivers: u32, goal: f64) {
         move || {
             time(1, || {
                 if grouped {
-                    first.send_group(now(), &everybody, Delivery::Unr, 0, Body::from(&contents[..]));
+                    let body = Outgoing::from(&contents).for_group(everybody.len());
+                    for to in &everybody {
+                        let sent = first.send_at_once(now(), *to, 0, &body, &mut frame);
+                        black_box(sent).expect("there is room").1.expect("nothing waits");
+                        black_box(&frame);
+                    }
+                    return;
                 }
                 for to in &everybody {
-                    if !grouped {
-                        first.send(now(), *to, Delivery::Unr, 0, &contents).expect("there is room");
-                    }
-                    while let Some(sent) = first.poll_transmit_parts(now(), &mut frame) {
-                        black_box(sent);
-                    }
+                    first.send(now(), *to, Delivery::Unr, 0, &contents).expect("there is room");
+                    let sent = first.poll_transmit_parts(now(), &mut frame);
+                    black_box(sent).expect("it leaves");
+                    black_box(&frame);
                 }
             })
         }
@@ -240,7 +244,9 @@ fn groups_over_udp(receivers: u32, goal: f64) {
             let _ = &_sockets;
             time(1, || {
                 if grouped {
-                    first.send_group(&mut cl, now(), &everybody, Delivery::Unr, 0, Body::from(&contents[..]));
+                    first.send_group(&mut cl, now(), &everybody, Delivery::Unr, 0, &contents, |_, sent| {
+                        sent.expect("there is room");
+                    });
                 } else {
                     for to in &everybody {
                         first.send(&mut cl, now(), *to, Delivery::Unr, 0, &contents).expect("there is room");

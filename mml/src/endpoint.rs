@@ -99,9 +99,13 @@ impl Endpoint {
         class: u8,
         body: impl Into<Outgoing<'b>>,
     ) -> Result<Sequence, SendError> {
-        let sequence = self.mml.send(now, peer, delivery, class, body)?;
+        let body = body.into();
+        let sent = match delivery {
+            Delivery::Unr => self.send_at_once(cl, now, peer, class, &body),
+            _ => self.mml.send(now, peer, delivery, class, body),
+        };
         self.flush(cl, now);
-        Ok(sequence)
+        sent
     }
 
     /// As [`Endpoint::send`], but leaves the sending to the next [`Endpoint::flush`].
@@ -119,19 +123,47 @@ impl Endpoint {
         self.mml.send(now, peer, delivery, class, body)
     }
 
-    /// Sends a message to many; see [`Mml::send_group`].
-    pub fn send_group(
+    /// Sends a message to many, and tells of each what became of it; see [`Mml::send_group`].
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message, and who wants to know of it")]
+    pub fn send_group<'b>(
         &mut self,
         cl: &mut cl::Endpoint,
         now: Time,
         peers: &[PeerId],
         delivery: Delivery,
         class: u8,
-        body: impl Into<Body>,
-    ) -> Vec<(PeerId, Result<Sequence, SendError>)> {
-        let results = self.mml.send_group(now, peers, delivery, class, body);
+        body: impl Into<Outgoing<'b>>,
+        mut told: impl FnMut(PeerId, Result<Sequence, SendError>),
+    ) {
+        if delivery == Delivery::Unr {
+            let body = body.into().for_group(peers.len());
+            for peer in peers {
+                told(*peer, self.send_at_once(cl, now, *peer, class, &body));
+            }
+        } else {
+            self.mml.send_group(now, peers, delivery, class, body, told);
+        }
         self.flush(cl, now);
-        results
+    }
+
+    /// Sends an UNR message in a frame that was in no queue, unless others wait there.
+    fn send_at_once(
+        &mut self,
+        cl: &mut cl::Endpoint,
+        now: Time,
+        peer: PeerId,
+        class: u8,
+        body: &Outgoing<'_>,
+    ) -> Result<Sequence, SendError> {
+        if self.stalled.is_some() {
+            return self.mml.send(now, peer, Delivery::Unr, class, body.clone());
+        }
+        let (sequence, leaving) = self.mml.send_at_once(now, peer, class, body, &mut self.frame)?;
+        if let Some((transmit, rest)) = leaving {
+            self.rest = rest;
+            self.try_frame(cl, now, transmit, None);
+        }
+        Ok(sequence)
     }
 
     /// Sends a message again; see [`Mml::resend`].
@@ -313,15 +345,26 @@ impl Endpoint {
                     None => return,
                 },
             };
-            match self.send_frame(cl, transmit, heard_from) {
-                Ok(()) => {}
-                Err(Refused::NoRoom) => {
-                    self.stalled = Some((transmit, now + STALL));
-                    return;
-                }
-                Err(Refused::Lost) => self.unsent += 1,
+            if !self.try_frame(cl, now, transmit, heard_from) {
+                return;
             }
         }
+    }
+
+    /// Sends the frame, or keeps it for later; false if it is kept.
+    fn try_frame(
+        &mut self,
+        cl: &mut cl::Endpoint,
+        now: Time,
+        transmit: Transmit,
+        heard_from: Option<(PeerId, SocketAddr)>,
+    ) -> bool {
+        match self.send_frame(cl, transmit, heard_from) {
+            Ok(()) => {}
+            Err(Refused::NoRoom) => self.stalled = Some((transmit, now + STALL)),
+            Err(Refused::Lost) => self.unsent += 1,
+        }
+        self.stalled.is_none()
     }
 
     fn send_frame(

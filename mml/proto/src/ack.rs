@@ -353,6 +353,12 @@ impl AckReceiver {
         self.report_due = self.next.is_some();
     }
 
+    /// Whether [`AckReceiver::take_report`] would return one.
+    #[inline]
+    pub(crate) fn owes_report(&self) -> bool {
+        self.report_due || self.report_at.is_some()
+    }
+
     /// The acknowledgement, if one is owed, due or not: it costs little on a frame that is sent anyway.
     pub(crate) fn take_report(&mut self) -> Option<AckReport> {
         if !std::mem::take(&mut self.report_due) && self.report_at.is_none() {

@@ -21,10 +21,14 @@ struct Shared {
 /// most to do, and each receiver loses 0.8 µs.
 const SHARED_MIN: [(usize, usize); 2] = [(8 << 10, 3), (1 << 10, 16)];
 
+fn is_shared_by(len: usize, receivers: usize) -> bool {
+    SHARED_MIN.iter().any(|(bytes, others)| len >= *bytes && receivers >= *others)
+}
+
 impl Body {
     /// One that goes to `receivers` parties.
     pub(crate) fn for_group(self, receivers: usize) -> Body {
-        if SHARED_MIN.iter().any(|(bytes, others)| self.len() >= *bytes && receivers >= *others) {
+        if is_shared_by(self.len(), receivers) {
             self.digest();
         }
         self
@@ -86,6 +90,24 @@ pub enum Outgoing<'a> {
     Slice(&'a [u8]),
     /// Bytes that are kept as they are.
     Body(Body),
+}
+
+impl Outgoing<'_> {
+    /// One that goes to `receivers` parties: a body if it is to be hashed once for all of them, as it is otherwise.
+    pub fn for_group(self, receivers: usize) -> Self {
+        if is_shared_by(self.len(), receivers) {
+            return Outgoing::Body(Body::from(self).for_group(receivers));
+        }
+        self
+    }
+
+    /// How it goes into a frame.
+    pub(crate) fn content(&self) -> Content<'_> {
+        match self {
+            Outgoing::Slice(bytes) => Content::Copied(bytes),
+            Outgoing::Body(body) => body.content(),
+        }
+    }
 }
 
 impl Deref for Outgoing<'_> {

@@ -1,7 +1,7 @@
 use crate::handshake::SessionKeys;
 use crate::mac::MAC_BYTES;
-use crate::wire::items::{BULK, MESSAGE_HEADER_MAX, MessageWriter};
-use crate::wire::{DIGEST_BYTES, SESSION_HEADER_BYTES, SessionHeader};
+use crate::wire::items::{BULK, MESSAGE_HEADER_MAX, MessageWriter, put_padding};
+use crate::wire::{BLOCK_BYTES, BOUND_BYTES, DIGEST_BYTES, SESSION_HEADER_BYTES, SessionHeader};
 use crate::{Body, Config};
 
 /// Fills one session frame: what is ready together, up to [`Config::frame_bytes`], sealed at once.
@@ -30,7 +30,7 @@ impl<'a> FrameWriter<'a> {
         frame.resize(SESSION_HEADER_BYTES, 0);
         FrameWriter {
             frame,
-            limit: config.frame_bytes - MAC_BYTES,
+            limit: config.frame_bytes - MAC_BYTES - (BLOCK_BYTES - 1),
             class: None,
             writer: MessageWriter::default(),
             bulk: None,
@@ -69,6 +69,7 @@ impl<'a> FrameWriter<'a> {
     /// Seals the frame. What is returned goes behind it.
     pub(crate) fn finish(self, keys: &SessionKeys, number: u64) -> Option<Body> {
         let FrameWriter { frame, class, bulk, .. } = self;
+        put_padding(frame, SESSION_HEADER_BYTES);
         if let Some(bulk) = &bulk {
             frame.extend_from_slice(bulk.digest().as_bytes());
             debug_assert_eq!(bulk.digest().as_bytes().len(), DIGEST_BYTES);
@@ -82,7 +83,7 @@ impl<'a> FrameWriter<'a> {
         };
         let header = header.to_bytes();
         frame[..SESSION_HEADER_BYTES].copy_from_slice(&header);
-        let tag = keys.send.seal(number, &header, &mut frame[SESSION_HEADER_BYTES..]);
+        let tag = keys.send.seal(number, &header[..BOUND_BYTES], &mut frame[SESSION_HEADER_BYTES..]);
         frame.extend_from_slice(&tag);
         bulk
     }

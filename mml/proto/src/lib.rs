@@ -22,6 +22,7 @@ mod api;
 mod body;
 mod config;
 mod counters;
+mod direct;
 mod entropy;
 mod entry;
 mod frame;
@@ -52,6 +53,7 @@ pub use api::{
 pub use body::{Body, Outgoing};
 pub use config::Config;
 pub use counters::Counters;
+pub use direct::Leaving;
 pub use mml::Mml;
 pub use pair::{Pair, PairKeys};
 pub use session::SessionInfo;

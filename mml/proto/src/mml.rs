@@ -31,9 +31,9 @@ const REPLIES_MAX: usize = 64;
 /// - that time has passed: [`handle_timeout`](Mml::handle_timeout);
 /// - questions, which change nothing: [`status`](Mml::status), [`counters`](Mml::counters), ...
 pub struct Mml {
-    cx: Context,
+    pub(crate) cx: Context,
     keys: Box<dyn PairKeys>,
-    peers: Peers,
+    pub(crate) peers: Peers,
     /// Peers created by the frames of others, oldest first; some of them have proved themselves since.
     half_open: VecDeque<PeerId>,
     timers: BTreeSet<(Time, PeerId)>,
@@ -112,24 +112,7 @@ impl Mml {
         self.send_body(now, peer, delivery, class, body.into())
     }
 
-    /// Sends `body` to each of `peers`; it is stored and, if long, hashed only once, and then handed to all of
-    /// them without being copied.
-    pub fn send_group(
-        &mut self,
-        now: Time,
-        peers: &[PeerId],
-        delivery: Delivery,
-        class: u8,
-        body: impl Into<Body>,
-    ) -> Vec<(PeerId, Result<Sequence, SendError>)> {
-        let body = body.into().for_group(peers.len());
-        peers
-            .iter()
-            .map(|&peer| (peer, self.send_body(now, peer, delivery, class, body.clone().into())))
-            .collect()
-    }
-
-    fn send_body(
+    pub(crate) fn send_body(
         &mut self,
         now: Time,
         peer: PeerId,

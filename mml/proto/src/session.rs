@@ -3,7 +3,7 @@ use crate::entropy::Entropy;
 use crate::handshake::SessionKeys;
 use crate::window::ReplayWindow;
 use crate::wire::items::Items;
-use crate::wire::{DIGEST_BYTES, SessionFrame};
+use crate::wire::{BOUND_BYTES, DIGEST_BYTES, SessionFrame};
 use cl_base::Time;
 use std::time::Duration;
 
@@ -90,7 +90,8 @@ impl Epoch {
         if !self.window.is_new(header.number) {
             return Err(Refusal::Replayed);
         }
-        let mut text = self.keys.receive.open(header.number, head, sealed).ok_or(Refusal::BadMac)?;
+        let mut text =
+            self.keys.receive.open(header.number, &head[..BOUND_BYTES], sealed).ok_or(Refusal::BadMac)?;
         if !bulk.is_empty() {
             let (items, digest) = text.split_at(text.len() - DIGEST_BYTES);
             if blake3::hash(bulk) != *digest.first_chunk().expect("cut to length") {

@@ -5,7 +5,7 @@ use crate::ack::AckReport;
 use crate::frame::FrameWriter;
 use crate::session::Session;
 use crate::wire::items::{self, ACK, NACK, UNR};
-use crate::{Body, Config, DownReason, Transmit};
+use crate::{Body, Config, DownReason, Outgoing, Transmit};
 use cl_base::Time;
 
 impl Peer {
@@ -57,6 +57,32 @@ impl Peer {
         }
         cx.counters.frames_sent += 1;
         Some((Transmit { to: self.id, answers_hello }, bulk))
+    }
+
+    /// Fills `frame` with an UNR message alone: its number, and what goes behind the frame. `None`, and nothing is done, if
+    /// something else waits to be sent, or an acknowledgement to ride with it, or the keys are to be renewed.
+    #[inline]
+    pub(crate) fn fill_at_once(
+        &mut self,
+        now: Time,
+        cx: &mut Context,
+        class: u8,
+        body: &Outgoing<'_>,
+        frame: &mut Vec<u8>,
+    ) -> Option<(u64, Option<Body>)> {
+        let Link::Up(session) = &mut self.link else { return None };
+        if self.queued || self.ack_in.owes_report() || session.current.is_old(now, &cx.config) {
+            return None;
+        }
+        let number = self.unr.skip();
+        let mut writer = FrameWriter::new(frame, &cx.config);
+        let fits = writer.push(UNR, number, number, class, body.content());
+        debug_assert!(fits, "the first message of a frame always does");
+        self.last_used = now;
+        cx.counters.messages_sent += 1;
+        cx.counters.frames_sent += 1;
+        let frame_number = session.current.next_frame_number();
+        Some((number, writer.finish(&session.current.keys, frame_number)))
     }
 
     fn fill_session_frame(&mut self, now: Time, cx: &mut Context, frame: &mut Vec<u8>) -> Option<Body> {

@@ -8,12 +8,15 @@
 //!   advert    base 8 | next 8
 //!   close
 //!   confirm   the sender wants to hear the receiver under the same keys
+//!   padding   tag 0 and what follows: at most 15 bytes, which say nothing
 //! ```
 //! `step`, `behind` and `length` take one byte when they are small (LEB128). `step` is how far the number of the
 //! message is from the one after the last message of its kind in the frame (from 0 for the first), zigzag: so
 //! messages that follow each other have the step 0. `behind` (not of UNR) is the distance from the number
 //! back to the oldest message that the sender would still repeat. A message with the tag's [`BULK`] bit has its
 //! body in the bulk of the frame; there is at most one.
+
+use super::BLOCK_BYTES;
 
 /// Bytes of a message item before its body, at most: tag and three varints.
 pub(crate) const MESSAGE_HEADER_MAX: usize = 1 + 10 + 5 + 5;
@@ -24,6 +27,7 @@ pub(crate) const RANGES_MAX: usize = 32;
 /// Sequence numbers end here, so that arithmetic on what a peer claims cannot overflow.
 pub(crate) const NUMBER_MAX: u64 = 1 << 62;
 
+const PADDING: u8 = 0;
 pub(crate) const UNR: u8 = 1;
 pub(crate) const ACK: u8 = 2;
 pub(crate) const NACK: u8 = 3;
@@ -139,8 +143,11 @@ impl<'a> Iterator for Items<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Item<'a>> {
-        if self.broken || self.reader.0.is_empty() {
-            return None;
+        match self.reader.0 {
+            _ if self.broken => return None,
+            [] => return None,
+            [PADDING, rest @ ..] if rest.len() < BLOCK_BYTES - 1 => return None,
+            _ => {}
         }
         let item = self.read();
         self.broken = item.is_none();
@@ -203,6 +210,12 @@ pub(crate) fn put_close(frame: &mut Vec<u8>) {
 
 pub(crate) fn put_confirm(frame: &mut Vec<u8>) {
     frame.push(CONFIRM);
+}
+
+/// Fills the last block of what is sealed.
+pub(crate) fn put_padding(frame: &mut Vec<u8>, text_at: usize) {
+    let text_len = (frame.len() - text_at).next_multiple_of(BLOCK_BYTES);
+    frame.resize(text_at + text_len, PADDING);
 }
 
 /// A difference modulo 2^64 as a number that is small if the difference is, whatever its sign.
@@ -313,6 +326,22 @@ mod tests {
         let first = frame.len();
         writer.put(&mut frame, UNR, (1 << 40) + 1, (1 << 40) + 1, 64);
         assert_eq!(frame.len() - first, 3);
+    }
+
+    #[test]
+    fn padding_says_nothing_and_is_shorter_than_a_block() {
+        for len in 0..40 {
+            let (mut frame, mut writer) = (vec![9; 24], MessageWriter::default());
+            writer.put(&mut frame, UNR, 0, 0, len);
+            frame.resize(frame.len() + len, 7);
+            put_padding(&mut frame, 24);
+            assert!((frame.len() - 24).is_multiple_of(BLOCK_BYTES));
+            let items = Items::new(&frame[24..], &[]);
+            assert!(items.are_sound());
+            assert_eq!(items.count(), 1);
+        }
+        assert!(Items::new(&[0; 15], &[]).are_sound());
+        assert!(!Items::new(&[0; 16], &[]).are_sound());
     }
 
     #[test]
