@@ -20,6 +20,9 @@ pub const CHANNEL_COPY_LEN_MAX: usize = crate::shm::INLINE_MAX;
 /// Sends the concatenation of `parts` as one datagram, without copying and without keeping them: they are
 /// the caller's again on return.
 ///
+/// `lasting`: the last part, if it is in a buffer of the endpoint's, stays as it is until the receiver is known to
+/// have it, or else its buffer is given back by [`renounce`]. So the kernel may send it from there, uncopied.
+///
 /// # Errors
 /// [`Refusal::TooLong`] if it exceeds [`Endpoint::unfragmented_len_max`], and the others as they are. Nothing
 /// is queued: with [`Refusal::Backpressure`] nothing was sent.
@@ -31,8 +34,15 @@ pub fn transmit(
     to: PeerId,
     addr: SocketAddr,
     parts: &[IoSlice<'_>],
+    lasting: bool,
 ) -> Result<(), Refusal> {
-    endpoint.transmit_parts(to, addr, parts)
+    endpoint.transmit_parts(to, addr, parts, lasting)
+}
+
+/// Gives back a buffer of which `lasting` parts were transmitted that the receiver may not have received: what it
+/// receives of them is what they were.
+pub fn renounce(buf: Buf) {
+    buf.renounce();
 }
 
 /// The channel of shared memory to `peer`, if messages to it go that way. On a channel they arrive in order

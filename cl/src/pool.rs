@@ -12,6 +12,7 @@ mod buf;
 mod cache;
 mod foreign;
 mod free_list;
+mod lasting;
 mod layout;
 mod loan;
 mod returns;
@@ -30,7 +31,7 @@ use std::fs::File;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Bytes in front of a fresh buffer's contents, reserved for the headers of lower layers: 32 for `cl`,
 /// and room for a reliable or an authenticated layer above it.
@@ -96,6 +97,8 @@ struct Shared {
     arena: MmapRaw,
     /// The arena, for other processes to map.
     file: File,
+    /// The kernel may have been given pages of the file to send from.
+    lends_pages: AtomicBool,
     pages: Pages,
     layout: Layout,
     /// The free slots of each class of the layout.
@@ -148,7 +151,18 @@ impl Pool {
         let (file, arena, pages) = arena(layout.len())?;
         let free = layout.classes().iter().map(|place| FreeList::full(place.count)).collect();
         let (handles, caches) = (AtomicUsize::new(1), AtomicUsize::new(0));
-        Ok(Pool { shared: Arc::new(Shared { arena, file, pages, layout, free, handles, caches }) })
+        Ok(Pool {
+            shared: Arc::new(Shared {
+                arena,
+                file,
+                lends_pages: AtomicBool::new(false),
+                pages,
+                layout,
+                free,
+                handles,
+                caches,
+            }),
+        })
     }
 
     /// What kind of memory the buffers are in.

@@ -7,6 +7,8 @@ counts! {
         messages_sent,
         /// Datagrams that the network took.
         datagrams_sent,
+        /// Of these, datagrams with contents that the network sent from where they lie, without a copy.
+        datagrams_lent,
         /// Bytes of contents in the datagrams sent and in the messages sent through shared memory.
         bytes_sent,
         /// Sends refused with an error.

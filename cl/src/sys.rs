@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 /// Turns a C return value into a result.
@@ -68,6 +68,13 @@ pub(crate) fn hangs_up_within(pipe: &std::io::PipeReader, limit: Duration) -> bo
             reported => return reported == Ok(1) && watched[0].revents().contains(PollFlags::HUP),
         }
     }
+}
+
+/// Bytes of the smallest page there is.
+pub(crate) fn page_size() -> usize {
+    // SAFETY: no preconditions.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).expect("the system knows its pages")
 }
 
 /// Descriptors to wait for.
@@ -244,10 +251,20 @@ pub(crate) fn send_segments(
     parts: &[io::IoSlice<'_>],
     segment: u16,
 ) -> io::Result<()> {
+    send_to_be_cut(fd, Some(to), parts, segment, 0)
+}
+
+fn send_to_be_cut(
+    fd: RawFd,
+    to: Option<&socket2::SockAddr>,
+    parts: &[io::IoSlice<'_>],
+    segment: u16,
+    flags: libc::c_int,
+) -> io::Result<()> {
     let mut control = Control([0; 64]);
     // The kernel does not write through these, and an `IoSlice` is an `iovec`.
     let iov = parts.as_ptr().cast_mut().cast::<libc::iovec>();
-    let mut message = message(Some(to), iov, parts.len(), &mut control);
+    let mut message = message(to, iov, parts.len(), &mut control);
     // SAFETY: the control space holds a header and two bytes (checked by CMSG_SPACE being at most 64); the
     // pointers that CMSG_* compute lie within it.
     unsafe {
@@ -261,8 +278,38 @@ pub(crate) fn send_segments(
         libc::CMSG_DATA(header).cast::<u16>().write_unaligned(segment);
     }
     // SAFETY: name, vectors and control data are valid for the duration of the call, and only read.
-    let sent = unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL) };
+    let sent = unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL | flags) };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sends `heads` and the `len` bytes of `file` from `at` on as one datagram, the latter from where they are: their
+/// pages are lent to the kernel until the datagram has been received. The socket is connected or `to` is given.
+///
+/// Of a datagram put together by several calls the kernel computes the checksum, reading all of it, though nobody
+/// checks it where both ends are on one host; unless it might have to cut it.
+pub(crate) fn send_from(
+    socket: &impl AsFd,
+    to: Option<&socket2::SockAddr>,
+    heads: &[io::IoSlice<'_>],
+    file: &File,
+    at: u64,
+    len: usize,
+) -> io::Result<()> {
+    let fd = socket.as_fd().as_raw_fd();
+    send_to_be_cut(fd, to, heads, SEGMENTED_LEN_MAX as u16, libc::MSG_MORE)?;
+    let mut at = at;
+    let why = match rustix::fs::sendfile(socket, file, Some(&mut at), len) {
+        Ok(sent) if sent == len => return Ok(()),
+        Ok(_) => io::ErrorKind::WouldBlock.into(),
+        Err(error) => error.into(),
+    };
+    // What there is of the datagram must not become the beginning of the next one. It goes out; whoever gets it
+    // sees that the length is wrong.
+    let off: libc::c_int = 0;
+    let size = size_of_val(&off) as libc::socklen_t;
+    // SAFETY: `off` is a C int, as the option wants, and outlives the call.
+    check(unsafe { libc::setsockopt(fd, libc::SOL_UDP, libc::UDP_CORK, (&raw const off).cast(), size) })?;
+    Err(why)
 }
 
 /// Asks the kernel to join datagrams of equal length from one sender before it hands them over (UDP generic

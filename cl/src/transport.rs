@@ -18,6 +18,7 @@ use crate::stats::Stats;
 use cl_base::Time;
 use cl_base::faults::FaultCounts;
 use std::fmt;
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -75,6 +76,18 @@ pub(crate) trait Transport: Send {
     /// Sends one datagram made of `parts`, which are the caller's again on return. A transient error
     /// ([`is_transient`]) means that nothing was sent and that the same call may succeed later.
     fn send(&mut self, to: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()>;
+
+    /// As [`Transport::send`]. The last of `parts` lies in `file`, too, from `at` on, and stays as it is until the
+    /// receiver has it; so it need not be copied. Tells whether it was not.
+    fn send_from(
+        &mut self,
+        to: SocketAddr,
+        parts: &[IoSlice<'_>],
+        _file: &File,
+        _at: u64,
+    ) -> io::Result<bool> {
+        self.send(to, parts).map(|()| false)
+    }
 
     /// Sends some of the datagrams of `run`, each in two parts, and tells how many, at least one. All but the
     /// last are equally long. Errors as those of [`Transport::send`].

@@ -181,11 +181,11 @@ fn the_inner_door_sends_one_datagram_from_borrowed_parts() {
     use std::io::IoSlice;
     let (mut a, mut b) = pair(over(ALICE, TransportChoice::Auto), over(BOB, TransportChoice::Auto));
     let parts = [&b"head"[..], b"", b"body"].map(IoSlice::new);
-    transmit(&mut a, BOB, b.local_addr(), &parts).unwrap();
+    transmit(&mut a, BOB, b.local_addr(), &parts, false).unwrap();
     assert_eq!(&poll_within(&mut b, Duration::from_secs(5)).unwrap().buf[..], b"headbody");
     let long = vec![0; a.unfragmented_len_max()];
     let parts = [&long[..], &[0]].map(IoSlice::new);
-    assert_eq!(transmit(&mut a, BOB, b.local_addr(), &parts), Err(Refusal::TooLong));
+    assert_eq!(transmit(&mut a, BOB, b.local_addr(), &parts, false), Err(Refusal::TooLong));
 }
 
 #[test]

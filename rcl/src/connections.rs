@@ -414,7 +414,7 @@ impl Connections {
         while let Some(frame) = self.node.poll_transmit(now) {
             let parts = [IoSlice::new(frame.head), IoSlice::new(frame.body)];
             let parts = if frame.body.is_empty() { &parts[..1] } else { &parts[..] };
-            match transmit(cl, frame.to, frame.addr, parts) {
+            match transmit(cl, frame.to, frame.addr, parts, frame.lasting) {
                 Ok(()) => {}
                 Err(cl::Refusal::Backpressure) => {
                     let (to, sequence) = (frame.to, frame.sequence);

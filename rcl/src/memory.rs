@@ -22,4 +22,8 @@ impl Memory for PoolMemory {
     fn advance(buf: &mut Buf, n: usize) {
         buf.advance(n);
     }
+
+    fn renounce(buf: Buf) {
+        cl::for_rcl::renounce(buf);
+    }
 }

@@ -23,6 +23,9 @@ const PACKED_LEN_MAX: usize = 2048;
 /// The most parts one datagram may be gathered from: a header of the layer above, and contents in two
 /// pieces if need be.
 pub(crate) const PARTS_MAX: usize = 3;
+/// So many bytes are sent faster from the pages they are in than by copying them: over loopback 60 KiB take a third
+/// less, half of it gains little.
+const LENT_LEN_MIN: usize = 32 << 10;
 /// Fragments offered to the transport at once; it may take them in one system call.
 const RUN_MAX: usize = 64;
 
@@ -245,6 +248,7 @@ impl Network {
         to: PeerId,
         addr: SocketAddr,
         parts: &[IoSlice<'_>],
+        lasting: bool,
         stats: &mut Stats,
     ) -> Result<(), Refusal> {
         assert!(parts.len() <= PARTS_MAX, "{} parts", parts.len());
@@ -258,10 +262,20 @@ impl Network {
         let mut all = [IoSlice::new(&[]); PARTS_MAX + 1];
         all[0] = IoSlice::new(&header);
         all[1..=parts.len()].copy_from_slice(parts);
-        match self.transport.send(addr, &all[..=parts.len()]) {
-            Ok(()) => {
+        let all = &all[..=parts.len()];
+        let lent = match parts.last() {
+            Some(last) if lasting && last.len() >= LENT_LEN_MIN => self.pool.lend_pages(last),
+            _ => None,
+        };
+        let sent = match lent {
+            Some((file, at)) => self.transport.send_from(addr, all, file, at),
+            None => self.transport.send(addr, all).map(|()| false),
+        };
+        match sent {
+            Ok(uncopied) => {
                 self.next_message = self.next_message.wrapping_add(1);
                 stats.datagrams_sent += 1;
+                stats.datagrams_lent += u64::from(uncopied);
                 stats.bytes_sent += len as u64;
                 Ok(())
             }

@@ -55,7 +55,7 @@ impl Endpoint {
         let len = parts.iter().map(|part| part.len()).sum::<usize>();
         if self.shared_way(to, addr).is_none() && len <= self.unfragmented_len_max() && !self.has_backlog() {
             let to_addr = addr.or_else(|| self.peers.address_of(to)).ok_or(Refusal::Unresolved)?;
-            match self.transmit_parts(to, to_addr, parts) {
+            match self.transmit_parts(to, to_addr, parts, false) {
                 // Kept until the network takes it.
                 Err(Refusal::Backpressure) => {}
                 sent => return sent,
@@ -200,8 +200,9 @@ impl Endpoint {
         to: PeerId,
         addr: SocketAddr,
         parts: &[IoSlice<'_>],
+        lasting: bool,
     ) -> Result<(), Refusal> {
-        let sent = self.network.transmit_parts(to, addr, parts, &mut self.stats);
+        let sent = self.network.transmit_parts(to, addr, parts, lasting, &mut self.stats);
         let len = parts.iter().map(|part| part.len()).sum();
         self.count_sent(to, len, sent)
     }

@@ -196,6 +196,15 @@ impl Buf {
         self.end += n as u32;
     }
 
+    /// Gives the buffer back though the kernel may still send from it ([`Pool::lend_pages`](super::Pool::lend_pages)).
+    pub(crate) fn renounce(self) {
+        let Owner::Pool(shared) = &self.owner else { return };
+        // SAFETY: the buffer has a strong count of it.
+        if !unsafe { shared.as_ref() }.replace_pages(self.class as usize, self.slot) {
+            std::mem::forget(self);
+        }
+    }
+
     /// The address and size of the whole slot, for an operation of the kernel on a buffer it owns.
     pub(crate) fn raw_slot(&mut self) -> (*mut u8, usize) {
         (self.base.as_ptr(), self.limit as usize)

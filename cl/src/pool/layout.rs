@@ -3,6 +3,10 @@ use std::ops::Range;
 
 /// Slots begin at multiples of this, so that no two of them share a cache line.
 const ALIGNMENT: usize = 64;
+/// The contents of buffers of at least so many bytes begin at pages, and share them with no other buffer.
+const PAGED_FROM: usize = 256 << 10;
+/// The usual size of a page.
+const PAGE: usize = 4096;
 
 /// Where the slots of a pool lie in its arena. It follows from the size classes alone, so that it is the
 /// same in every process that maps the arena.
@@ -36,6 +40,12 @@ impl Place {
         at..at + HEADROOM + self.capacity
     }
 
+    /// The bytes from slot `index` of the class to the next one.
+    pub(super) fn span(&self, index: u32) -> Range<usize> {
+        let at = self.slot(index).start;
+        at..at + self.stride
+    }
+
     /// The number of slot `index` among those of all classes.
     #[inline]
     pub(crate) fn number(&self, index: u32) -> u32 {
@@ -58,7 +68,12 @@ impl Layout {
                 return None;
             }
             let count = u32::try_from(count).ok()?;
-            let stride = (HEADROOM + capacity).next_multiple_of(ALIGNMENT);
+            let mut alignment = ALIGNMENT;
+            if capacity >= PAGED_FROM {
+                alignment = PAGE;
+                offset = (offset + HEADROOM).next_multiple_of(PAGE) - HEADROOM;
+            }
+            let stride = (HEADROOM + capacity).next_multiple_of(alignment);
             classes.push(Place { capacity, count, offset, stride, first });
             offset = stride.checked_mul(count as usize)?.checked_add(offset)?;
             first = first.checked_add(count)?;
@@ -81,6 +96,14 @@ impl Layout {
     /// The number of slots of all classes.
     pub(crate) fn slots(&self) -> u32 {
         self.classes.last().map_or(0, |c| c.first + c.count)
+    }
+
+    /// The bytes up to the next slot of that in which the byte at `offset` of the arena lies, if there is one.
+    pub(super) fn span_at(&self, offset: usize) -> Option<Range<usize>> {
+        let class = self.classes.partition_point(|c| c.offset <= offset).checked_sub(1)?;
+        let class = &self.classes[class];
+        let index = u32::try_from((offset - class.offset) / class.stride).ok()?;
+        (index < class.count).then(|| class.span(index))
     }
 
     /// The class and index of a slot by its number, if there is one.

@@ -8,7 +8,9 @@
 //! lane once it has slept.
 
 use super::socket::UdpSocket;
+use crate::sys;
 use socket2::{Domain, SockRef, Socket, Type};
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
@@ -31,6 +33,8 @@ pub(super) struct Lanes {
     main_busy: bool,
     /// No lane is opened (any more), and one that there is closes once it is empty.
     closing: bool,
+    /// Nothing is sent from files, for the kernel did not.
+    copies: bool,
 }
 
 struct Lane {
@@ -40,7 +44,16 @@ struct Lane {
 
 impl Lanes {
     pub(super) fn new(main: UdpSocket) -> Lanes {
-        Lanes { main, lane: None, latest: None, streak: 0, turn: 0, main_busy: false, closing: false }
+        Lanes {
+            main,
+            lane: None,
+            latest: None,
+            streak: 0,
+            turn: 0,
+            main_busy: false,
+            closing: false,
+            copies: false,
+        }
     }
 
     /// The first socket.
@@ -63,21 +76,56 @@ impl Lanes {
     /// As [`UdpSocket::send`].
     #[inline]
     pub(super) fn send(&mut self, to: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()> {
-        if let Some(lane) = self.lane.as_ref().filter(|lane| lane.peer == to) {
-            self.streak = 0;
-            let sent = match parts {
-                [whole] => lane.socket.send(whole),
-                _ => SockRef::from(&lane.socket).send_vectored(parts),
-            };
-            match sent {
-                // An earlier datagram found nobody there. This one has not been sent yet.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-                sent => return sent.map(drop),
-            }
-        } else if !self.closing {
-            self.note(to);
+        let by_lane = self.send_by_lane(to, |lane| match parts {
+            [whole] => lane.send(whole).map(drop),
+            _ => SockRef::from(lane).send_vectored(parts).map(drop),
+        });
+        by_lane.unwrap_or_else(|| self.main.send(to, parts))
+    }
+
+    /// As [`Transport::send_from`](super::Transport::send_from).
+    pub(super) fn send_from(
+        &mut self,
+        to: SocketAddr,
+        parts: &[IoSlice<'_>],
+        file: &File,
+        at: u64,
+    ) -> io::Result<bool> {
+        if self.copies {
+            return self.send(to, parts).map(|()| false);
         }
-        self.main.send(to, parts)
+        let (body, heads) = parts.split_last().expect("a last part");
+        let by_lane = self.send_by_lane(to, |lane| sys::send_from(lane, None, heads, file, at, body.len()));
+        let sent = by_lane.unwrap_or_else(|| self.main.send_from(to, heads, file, at, body.len()));
+        match sent {
+            Err(error) if !super::is_transient(&error) => {
+                tracing::info!(%error, "the kernel does not send from files here");
+                self.copies = true;
+                self.send(to, parts).map(|()| false)
+            }
+            sent => sent.map(|()| true),
+        }
+    }
+
+    /// What came of sending by the peer's own socket, or `None` if it is to be sent from the first one.
+    #[inline]
+    fn send_by_lane(
+        &mut self,
+        to: SocketAddr,
+        send: impl FnOnce(&std::net::UdpSocket) -> io::Result<()>,
+    ) -> Option<io::Result<()>> {
+        let Some(lane) = self.lane.as_ref().filter(|lane| lane.peer == to) else {
+            if !self.closing {
+                self.note(to);
+            }
+            return None;
+        };
+        self.streak = 0;
+        match send(&lane.socket) {
+            // An earlier datagram found nobody there. This one has not been sent yet.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => None,
+            sent => Some(sent),
+        }
     }
 
     /// As [`UdpSocket::send_run`].
@@ -154,7 +202,7 @@ fn connected_beside(main: &UdpSocket, peer: SocketAddr) -> io::Result<std::net::
     let first = main.options();
     let socket = Socket::new(Domain::for_address(peer), Type::DGRAM, None)?;
     socket.set_nonblocking(true)?;
-    crate::sys::set_socket_buffers(&socket, main.receive_buffer() / 2)?;
+    sys::set_socket_buffers(&socket, main.receive_buffer() / 2)?;
     socket.set_reuse_port(true)?;
     // Only for the moment: nobody else shall share the address.
     first.set_reuse_port(true)?;
@@ -177,14 +225,40 @@ mod tests {
 
     const ANY: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 
-    #[test]
-    fn others_are_heard_beside_a_lane_that_is_silent() {
+    fn with_a_lane_to(peer: &std::net::UdpSocket) -> Lanes {
         let mut lanes = Lanes::new(UdpSocket::bind(ANY.into(), 1 << 18).unwrap());
-        let [peer, other] = [(); 2].map(|()| std::net::UdpSocket::bind(SocketAddr::from(ANY)).unwrap());
         for _ in 0..=STREAK {
             lanes.send(peer.local_addr().unwrap(), &[IoSlice::new(b"x")]).unwrap();
+            assert_eq!(peer.recv(&mut [0; 8]).unwrap(), 1);
         }
         assert!(lanes.lane.is_some());
+        lanes
+    }
+
+    #[test]
+    fn what_cannot_be_sent_from_its_file_is_copied_from_then_on() {
+        let peer = std::net::UdpSocket::bind(SocketAddr::from(ANY)).unwrap();
+        peer.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+        for mut lanes in [Lanes::new(UdpSocket::bind(ANY.into(), 1 << 18).unwrap()), with_a_lane_to(&peer)] {
+            let directory = File::open("/").unwrap();
+            for first in [true, false] {
+                let parts = [IoSlice::new(b"head"), IoSlice::new(&[7; 50_000])];
+                let uncopied = lanes.send_from(peer.local_addr().unwrap(), &parts, &directory, 0);
+                assert!(!uncopied.unwrap());
+                let mut received = vec![0; 65_536];
+                if first {
+                    assert_eq!(peer.recv(&mut received).unwrap(), 4, "a beginning without an end");
+                }
+                assert_eq!(peer.recv(&mut received).unwrap(), 50_004);
+                assert_eq!((&received[..4], received[50_003]), (&b"head"[..], 7));
+            }
+        }
+    }
+
+    #[test]
+    fn others_are_heard_beside_a_lane_that_is_silent() {
+        let [peer, other] = [(); 2].map(|()| std::net::UdpSocket::bind(SocketAddr::from(ANY)).unwrap());
+        let mut lanes = with_a_lane_to(&peer);
         const DATAGRAMS: u32 = 64;
         for _ in 0..DATAGRAMS {
             other.send_to(b"y", lanes.main().local_addr()).unwrap();

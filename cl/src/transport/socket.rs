@@ -1,6 +1,7 @@
 use crate::sys;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::cell::Cell;
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
@@ -64,6 +65,20 @@ impl UdpSocket {
             return self.socket.send_to(whole, to).map(drop);
         }
         socket2::SockRef::from(&self.socket).send_to_vectored(parts, &SockAddr::from(to)).map(drop)
+    }
+
+    /// Sends one datagram: `heads`, and `len` bytes of `file` from where they are ([`sys::send_from`]).
+    pub(crate) fn send_from(
+        &self,
+        to: SocketAddr,
+        heads: &[IoSlice<'_>],
+        file: &File,
+        at: u64,
+        len: usize,
+    ) -> io::Result<()> {
+        #[cfg(test)]
+        self.refuse_for_test()?;
+        sys::send_from(&self.socket, Some(&SockAddr::from(to)), heads, file, at, len)
     }
 
     /// Sends some datagrams of a run (see [`Transport::send_run`](super::Transport::send_run)), in one call if

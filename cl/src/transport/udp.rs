@@ -5,6 +5,7 @@ use super::socket::UdpSocket;
 use super::uring::RingReceiver;
 use super::{Recv, Transport, TransportKind};
 use crate::pool::{Buf, Pool};
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
@@ -88,6 +89,10 @@ impl Transport for Udp {
 
     fn send(&mut self, to: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()> {
         self.socket.send(to, parts)
+    }
+
+    fn send_from(&mut self, to: SocketAddr, parts: &[IoSlice<'_>], file: &File, at: u64) -> io::Result<bool> {
+        self.socket.send_from(to, parts, file, at)
     }
 
     fn send_run(&mut self, to: SocketAddr, run: &[[IoSlice<'_>; 2]]) -> io::Result<usize> {

@@ -20,6 +20,12 @@ pub trait Memory {
 
     /// Takes `n` bytes off the front of the contents, which has as many.
     fn advance(buf: &mut Self::Buf, n: usize);
+
+    /// Gives back a buffer with contents that were sent as [lasting](crate::Transmit::lasting) and of which it will
+    /// never be known whether they have arrived.
+    fn renounce(buf: Self::Buf) {
+        drop(buf);
+    }
 }
 
 /// Buffers from the allocator of the process, without bound.

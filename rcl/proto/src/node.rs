@@ -2,6 +2,7 @@ use crate::config::Config;
 use crate::connection::{CloseReason, Connection, Head, State};
 use crate::memory::{Memory, Sink, Source};
 use crate::receiver::Read;
+use crate::sender::Outgoing;
 use crate::wire::{FrameError, HEADER_LEN, Header, Kind};
 use cl_base::{Incarnation, PeerId, Time};
 use rustc_hash::FxHashMap;
@@ -96,6 +97,9 @@ pub struct Transmit<'a> {
     pub head: &'a [u8],
     /// The second part, a piece of a message; often empty.
     pub body: &'a [u8],
+    /// The second part stays where it is until it is acknowledged, or else its buffer is given back by
+    /// [`Memory::renounce`].
+    pub lasting: bool,
     /// For [`Node::not_sent`].
     pub sequence: Option<u64>,
 }
@@ -529,6 +533,7 @@ impl<M: Memory> Node<M> {
                 addr,
                 head: &self.head.bytes[..HEADER_LEN],
                 body: &[],
+                lasting: false,
                 sequence: None,
             });
         }
@@ -556,6 +561,7 @@ impl<M: Memory> Node<M> {
                 addr: slot.connection.addr,
                 head: &self.head.bytes[..self.head.len],
                 body,
+                lasting: out.as_ref().is_some_and(Outgoing::is_lasting),
                 sequence: out.map(|o| o.sequence),
             });
         }
@@ -708,7 +714,8 @@ impl<M: Memory> Node<M> {
 
     fn forget(&mut self, peer: PeerId) {
         let Some(place) = self.places.remove(&peer) else { return };
-        let slot = self.slots[place].take().expect("it has a place");
+        let mut slot = self.slots[place].take().expect("it has a place");
+        slot.connection.sender.renounce::<M>();
         self.counters.add(&slot.connection);
         self.last = None;
         self.deadlines[place] = Time::MAX;
@@ -721,6 +728,14 @@ impl<M: Memory> Node<M> {
             if self.remembered.len() > REMEMBERED_MAX {
                 self.remembered.pop_first();
             }
+        }
+    }
+}
+
+impl<M: Memory> Drop for Node<M> {
+    fn drop(&mut self) {
+        for slot in self.slots.iter_mut().flatten() {
+            slot.connection.sender.renounce::<M>();
         }
     }
 }

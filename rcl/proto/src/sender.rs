@@ -12,6 +12,10 @@ use std::time::Duration;
 const ITEMS_MAX: usize = 1024;
 /// Transfers announced and not done with. The peer keeps as many.
 pub(crate) const TRANSFERS_MAX: usize = 1024;
+/// The usual size of a page.
+const PAGE: usize = 4096;
+/// From so many bytes on a piece of a message is whole pages: an eighth of it is lost to that at most.
+const PAGES_FROM: usize = 8 * PAGE;
 /// How far a segment may be overtaken before it is lost: quarters of the round-trip time (RFC 8985),
 /// one more for each time it turned out to have been late only, up to a whole round trip and more.
 const REORDER_QUARTERS_MAX: u32 = 8;
@@ -156,6 +160,13 @@ pub(crate) struct Outgoing {
     content: Content,
     /// What stands between the header and the contents, of the length that its kind has.
     pub(crate) numbers: [u64; 2],
+}
+
+impl Outgoing {
+    /// Whether the contents stay where they are until they are acknowledged, or [renounced](Sender::renounce).
+    pub(crate) fn is_lasting(&self) -> bool {
+        matches!(self.content, Content::Item { kind: Kind::First | Kind::Next, .. })
+    }
 }
 
 /// The peer acknowledges what was never sent, or the like.
@@ -410,6 +421,16 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
         }
     }
 
+    /// Gives up the messages of which not everything has been acknowledged.
+    pub(crate) fn renounce<M: Memory<Buf = B>>(&mut self) {
+        for (number, item) in (self.items_base..).zip(self.items.drain(..)) {
+            match item {
+                Item::Long(buf) if number <= self.cut_item => M::renounce(buf),
+                _ => {}
+            }
+        }
+    }
+
     fn has_uncut(&self) -> bool {
         let fin = self.fin_pushed && !self.fin_cut && self.transfers.is_empty();
         self.cut_item < self.items_end() || !self.flowing.is_empty() || fin
@@ -442,7 +463,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
             Item::Long(b) => {
                 let kind = if self.cut_at == 0 { Kind::First } else { Kind::Next };
                 let start = self.cut_at;
-                let end = b.len().min(start + self.segment_len - kind.numbers_len());
+                let end = b.len().min(start + piece_len(self.segment_len - kind.numbers_len()));
                 self.cut_at = end;
                 let (last, len) = (end == b.len(), (end - start) as u32);
                 let content = Content::Item { kind, item, start: start as u32, len, last };
@@ -688,6 +709,12 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
         let waiting = (self.items_end() - self.cut_item) as usize + self.flowing.len();
         (self.held, waiting, self.under_way, self.congestion.window())
     }
+}
+
+/// How many bytes of a long message are sent together where there is room for so many: whole pages if they are
+/// several, for these can be sent from where they are ([`Memory::renounce`]).
+fn piece_len(room: usize) -> usize {
+    if room < PAGES_FROM { room } else { room - room % PAGE }
 }
 
 /// What an acknowledgement tells for the first time.

@@ -1,0 +1,100 @@
+//! A connection given up in the middle of large messages, which the network may still send from where they lie.
+
+use cl::{Pages, SharedMemory};
+use cl_base::PeerId;
+use rcl::{CloseReason, Endpoint, EndpointConfig, Event};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+const A: PeerId = PeerId::new(1, 0);
+const B: PeerId = PeerId::new(2, 0);
+const LIMIT: Duration = Duration::from_secs(20);
+/// Two of these are within the first congestion window, so all of both is sent before anything is acknowledged.
+const LEN: usize = 300_000;
+
+fn open(me: PeerId) -> Endpoint {
+    let mut config = EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)));
+    config.cl.shared_memory = SharedMemory::Never;
+    Endpoint::open(config).unwrap()
+}
+
+/// Until there is an event at `end`, with `other` polling as well if it is to.
+fn event(end: &mut Endpoint, mut other: Option<&mut Endpoint>) -> Event {
+    let start = Instant::now();
+    loop {
+        assert!(start.elapsed() < LIMIT, "nothing happens");
+        if let Some(event) = end.poll() {
+            return event;
+        }
+        other.as_deref_mut().map(Endpoint::poll);
+    }
+}
+
+/// Until the sender has a socket of its own for the peer.
+fn warm_up(a: &mut Endpoint, b: &mut Endpoint) {
+    a.connect(B, b.local_addr());
+    assert!(matches!(event(a, Some(b)), Event::Connected(B)));
+    let first = a.cl().stats().datagrams_sent;
+    while a.cl().stats().datagrams_sent < first + 400 {
+        let message = a.alloc_copy(b"warm").unwrap();
+        a.send(B, message).unwrap();
+        a.flush();
+        while !matches!(event(b, Some(a)), Event::Message { .. }) {}
+    }
+    a.abort(B);
+    while !matches!(event(b, Some(a)), Event::Closed(..)) {}
+    while a.poll().is_some() {}
+}
+
+#[test]
+fn what_was_sent_before_arrives_as_it_was_though_its_buffers_are_used_again() {
+    let (mut a, mut b) = (open(A), open(B));
+    for round in 0..4 {
+        if round == 2 {
+            warm_up(&mut a, &mut b);
+        }
+        let lent = a.cl().stats().datagrams_lent;
+        a.connect(B, b.local_addr());
+        assert!(matches!(event(&mut a, Some(&mut b)), Event::Connected(B)));
+        for number in 1..=2 {
+            let mut message = a.alloc(LEN).unwrap();
+            message.resize(LEN);
+            message.fill(number);
+            a.send(B, message).unwrap();
+        }
+        a.flush();
+        if a.cl().pool().pages() == Pages::Plain {
+            assert!(a.cl().stats().datagrams_lent > lent, "round {round}");
+        }
+        a.abort(B);
+        // Every buffer that one of the messages can have been in.
+        let mut all = Vec::new();
+        while let Ok(mut buf) = a.alloc(LEN) {
+            buf.resize(LEN);
+            buf.fill(0xff);
+            all.push(buf);
+        }
+        let mut received = Vec::new();
+        loop {
+            match event(&mut b, None) {
+                Event::Message { buf, .. } => {
+                    assert_eq!(buf.len(), LEN);
+                    let number = buf[0];
+                    assert!(
+                        buf.iter().all(|&byte| byte == number),
+                        "round {round}: message {number} is damaged"
+                    );
+                    received.push(number);
+                }
+                Event::Closed(A, reason) => {
+                    assert_eq!(reason, CloseReason::Reset);
+                    break;
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(received, [1, 2], "round {round}");
+        drop(all);
+        while a.poll().is_some() {}
+    }
+}
