@@ -105,7 +105,7 @@ pub(crate) struct Authority {
 
 /// Signatures remembered as good. A window of 256 batches with three signatures each, and a batch of
 /// requests for each slot of the pipeline, fit several times.
-const VERIFIED_MAX: usize = 16 * 1024;
+pub(crate) const VERIFIED_MAX: usize = 16 * 1024;
 
 impl Authority {
     pub(crate) fn new(keys: Box<dyn Keys>) -> Authority {
@@ -142,6 +142,11 @@ impl Authority {
             self.remember(key);
         }
         good
+    }
+
+    /// Signatures remembered as good.
+    pub(crate) fn remembered(&self) -> usize {
+        self.verified.len()
     }
 
     /// The signer is part of every signed digest, so digest and signature name the fact completely.

@@ -56,5 +56,5 @@ pub use config::{Config, ConfigError, MemberId, Mutation, Rsn, View, VoteAuthent
 pub use effect::{Effect, Event, LeaveReason};
 pub use keys::{Digest, Keys, Signature};
 pub use machine::{Apply, Local, NO_CLIENT, Pushed, RestoreError, StateMachine};
-pub use replica::{Mode, Refusal, RefusalCounters, Replica, ReplicaStatus, Role};
+pub use replica::{Holding, Mode, Refusal, RefusalCounters, Replica, ReplicaStatus, Role};
 pub use storage::{CheckpointRecord, InstalledView, Record, RecoverError, SlotRecord};

@@ -1,10 +1,12 @@
-//! A member's host: its durable records, its clock, its crashes.
+//! A member's host: its disk, its clock, its crashes.
 
 use crate::SimKeys;
+use crate::disk::Disk;
 use crate::ledger::Ledger;
-use cl_base::codec;
-use cl_base::{PeerId, Time};
-use replication::{Config, Effect, Event, MemberId, Record, Replica};
+use crate::plan::Clock;
+use crate::world::EPOCH;
+use cl_base::{PeerId, Rng, Time};
+use replication::{Config, Effect, Event, MemberId, Replica};
 use std::time::Duration;
 
 /// Something a member did that the world must carry out or judge.
@@ -13,39 +15,64 @@ pub(crate) enum Output {
     Event(Event),
 }
 
+const MILLION: i128 = 1_000_000;
+
+impl Clock {
+    /// What it shows at the true time `now`.
+    pub(crate) fn shows(self, now: Time) -> Time {
+        let elapsed = i128::from(now.saturating_since(EPOCH).as_nanos() as u64);
+        EPOCH + self.offset + nanos(elapsed * (MILLION + i128::from(self.drift)) / MILLION)
+    }
+
+    /// The true time at which it shows `local`, or a little later.
+    fn when(self, local: Time) -> Time {
+        let elapsed = i128::from(local.saturating_since(EPOCH + self.offset).as_nanos() as u64);
+        let rate = MILLION + i128::from(self.drift);
+        EPOCH + nanos((elapsed * MILLION + rate - 1) / rate)
+    }
+}
+
+fn nanos(nanos: i128) -> Duration {
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
 /// One member: one replica, two if it is a pair of twins, none while it is down.
 pub(crate) struct Host {
     pub(crate) id: MemberId,
     pub(crate) peer: PeerId,
     seed: u64,
     config: Config,
-    offset: Duration,
+    clock: Clock,
     pub(crate) copies: Vec<Replica<Ledger>>,
-    /// Encoded records of each copy, as on a disk.
-    disks: Vec<Vec<Vec<u8>>>,
+    disks: Vec<Disk>,
     /// Falls after so many more effects; what it had not yet done by then is lost.
     pub(crate) falls_after: Option<u64>,
     pub(crate) timer_at: Option<Time>,
+    /// Records of which a crash left a piece only.
+    pub(crate) torn: u64,
+    rng: Rng,
 }
 
 impl Host {
-    pub(crate) fn new(seed: u64, config: &Config, id: MemberId, offset: Duration, copies: usize) -> Host {
+    pub(crate) fn new(seed: u64, config: &Config, id: MemberId, clock: Clock, copies: usize) -> Host {
         let peer = config.peer(id);
         Host {
             id,
             peer,
             seed,
             config: config.clone(),
-            offset,
+            clock,
             copies: Vec::new(),
-            disks: vec![Vec::new(); copies],
+            disks: vec![Disk::default(); copies],
             falls_after: None,
             timer_at: None,
+            torn: 0,
+            rng: Rng::new(seed ^ 0xd15c ^ u64::from(id.0) << 32),
         }
     }
 
     pub(crate) fn local(&self, now: Time) -> Time {
-        now + self.offset
+        self.clock.shows(now)
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -54,11 +81,11 @@ impl Host {
 
     /// Starts with nothing on its disks.
     pub(crate) fn begin(&mut self, now: Time) {
+        let local = self.local(now);
         self.copies.clear();
         for disk in &mut self.disks {
-            disk.clear();
+            *disk = Disk::default();
             let keys = Box::new(SimKeys::new(self.seed, &self.config.members, self.peer));
-            let local = now + self.offset;
             self.copies.push(Replica::new(self.config.clone(), self.id, keys, Ledger::default(), local));
         }
     }
@@ -67,14 +94,9 @@ impl Host {
     pub(crate) fn restart(&mut self, now: Time) -> Result<(), String> {
         let local = self.local(now);
         self.fall();
-        for disk in &self.disks {
+        for disk in &mut self.disks {
+            let records = disk.read().map_err(|e| format!("member {}: its disk is damaged: {e}", self.id))?;
             let keys = Box::new(SimKeys::new(self.seed, &self.config.members, self.peer));
-            let mut records = Vec::new();
-            for bytes in disk {
-                records.push(
-                    codec::decode::<Record>(bytes).map_err(|e| format!("a record is unreadable: {e}"))?,
-                );
-            }
             let replica = Replica::recover(
                 self.config.clone(),
                 self.id,
@@ -91,9 +113,18 @@ impl Host {
 
     /// Goes down.
     pub(crate) fn fall(&mut self) {
+        for disk in self.disks.iter_mut().take(self.copies.len()) {
+            self.torn += u64::from(disk.crash(&mut self.rng));
+        }
         self.copies.clear();
         self.falls_after = None;
         self.timer_at = None;
+    }
+
+    pub(crate) fn rot(&mut self) {
+        for disk in &mut self.disks {
+            disk.rot(&mut self.rng);
+        }
     }
 
     /// Performs the effects of all copies, durable ones here, until the member falls.
@@ -106,13 +137,12 @@ impl Host {
             {
                 left -= 1;
                 match effect {
-                    Effect::Persist(record) => {
-                        if matches!(record, Record::Checkpoint(_)) {
-                            self.disks[i].clear();
-                        }
-                        self.disks[i].push(codec::encode(&record));
+                    Effect::Persist(record) => self.disks[i].write(&record),
+                    Effect::Send { to, bytes } => {
+                        // Whatever was promised is durable before it is said.
+                        self.disks[i].sync();
+                        outputs.push((i, Output::Send { to, bytes }));
                     }
-                    Effect::Send { to, bytes } => outputs.push((i, Output::Send { to, bytes })),
                     Effect::Event(event) => outputs.push((i, Output::Event(event))),
                 }
             }
@@ -128,6 +158,6 @@ impl Host {
 
     /// When the member next wants to be called, in true time.
     pub(crate) fn wants(&self) -> Option<Time> {
-        self.copies.iter().filter_map(Replica::next_timeout).min().map(|local| local - self.offset)
+        self.copies.iter().filter_map(Replica::next_timeout).min().map(|local| self.clock.when(local))
     }
 }

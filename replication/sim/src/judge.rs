@@ -3,7 +3,7 @@
 use crate::ledger::{Ledger, results};
 use crate::plan::ROGUE;
 use cl_base::{PeerId, Time};
-use replication::{Digest, Event, MemberId};
+use replication::{Digest, Event, Holding, MemberId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -37,18 +37,20 @@ struct Operation {
 #[derive(Default)]
 pub(crate) struct Judge {
     pub(crate) report: Report,
-    byzantine: Vec<MemberId>,
+    faulty: Vec<MemberId>,
     executed: BTreeMap<u64, Digest>,
     stable: BTreeMap<u64, Digest>,
     operations: BTreeMap<(PeerId, u64), Operation>,
     delivered: BTreeMap<PeerId, BTreeMap<u64, Vec<u8>>>,
     /// The next notification in the present life of each client.
     next_notification: BTreeMap<PeerId, u64>,
+    /// Commands of the faulty client and the numbers of the requests that held them.
+    rogue: BTreeMap<u64, u64>,
 }
 
 impl Judge {
-    pub(crate) fn new(seed: u64, byzantine: Vec<MemberId>) -> Judge {
-        Judge { report: Report { seed, ..Report::default() }, byzantine, ..Judge::default() }
+    pub(crate) fn new(seed: u64, faulty: Vec<MemberId>) -> Judge {
+        Judge { report: Report { seed, ..Report::default() }, faulty, ..Judge::default() }
     }
 
     pub(crate) fn object(&mut self, what: String) {
@@ -63,7 +65,7 @@ impl Judge {
 
     /// A member reports an event.
     pub(crate) fn event(&mut self, member: MemberId, event: &Event) {
-        if self.byzantine.contains(&member) {
+        if self.faulty.contains(&member) {
             return;
         }
         let kind = match event {
@@ -96,6 +98,18 @@ impl Judge {
         *self.report.events.entry(kind).or_default() += 1;
     }
 
+    /// Memory is bounded, table by table.
+    pub(crate) fn holds(&mut self, member: MemberId, holding: &Holding) {
+        let Holding { name, held, bound } = holding;
+        if held > bound {
+            self.object(format!("memory: member {member} holds {held} {name}, its bound is {bound}"));
+        }
+    }
+
+    pub(crate) fn rogue_asked(&mut self, nonce: u64, t: u64) {
+        self.rogue.insert(nonce, t);
+    }
+
     pub(crate) fn submitted(&mut self, client: PeerId, nonce: u64, now: Time) {
         self.operations.insert((client, nonce), Operation { submitted: now, completed: None });
     }
@@ -123,7 +137,7 @@ impl Judge {
 
     pub(crate) fn outvoted(&mut self, client: PeerId, member: MemberId) {
         *self.report.events.entry("members outvoted").or_default() += 1;
-        if !self.byzantine.contains(&member) {
+        if !self.faulty.contains(&member) {
             self.object(format!("client {client} takes correct member {member} for a liar"));
         }
     }
@@ -172,9 +186,19 @@ impl Judge {
         }
         let Some((_, _, _, ledger)) = members.iter().max_by_key(|m| m.1) else { return };
         let mut position = BTreeMap::new();
+        let mut numbers = BTreeMap::new();
         for (i, (client, command)) in ledger.history.iter().enumerate() {
             if position.insert((*client, command.nonce), i).is_some() {
                 self.object(format!("operation {} of {client} was executed twice", command.nonce));
+            }
+            if *client == ROGUE {
+                match self.rogue.get(&command.nonce) {
+                    None => self.object("a command was executed that the faulty client never signed".into()),
+                    Some(t) if numbers.insert(*t, command.nonce).is_some() => {
+                        self.object(format!("two requests under the number {t} of the faulty client"));
+                    }
+                    Some(_) => {}
+                }
             }
             if *client != ROGUE && !self.operations.contains_key(&(*client, command.nonce)) {
                 self.object(format!("operation {} of {client} was executed, never submitted", command.nonce));

@@ -7,15 +7,18 @@
 //! protocol is trusted.
 
 mod byzantine;
+mod disk;
 mod host;
 mod judge;
 mod keys;
 mod ledger;
 mod plan;
+mod shrink;
 mod world;
 
 pub use judge::Report;
 pub use keys::SimKeys;
 pub use ledger::{Command, Ledger, Op};
-pub use plan::{Byzantine, Fault, Plan, Sabotage};
+pub use plan::{Fault, Sabotage, Span, Strategy, Trim, Trouble};
+pub use shrink::{faults, kind, shrink};
 pub use world::{Options, run};

@@ -1,42 +1,164 @@
-//! What goes wrong in a run, drawn from its seed.
+//! What goes wrong in a run, drawn from its seed, as a list from which a shrinker can strike things out.
 
-use cl_base::{PeerId, Rng};
-use replication::Mutation;
+mod draw;
+
+use cl_base::PeerId;
+use replication::{Mutation, VoteAuthentication};
+use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 /// The faulty client.
 pub(crate) const ROGUE: PeerId = PeerId::new(90, 0);
 
-/// What the one Byzantine member does, all the time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Byzantine {
+/// What a Byzantine member, otherwise a real replica, does all the time. A member may have several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Strategy {
     /// Sends nothing.
     Silent,
-    /// Sends nothing to one other member.
+    /// Sends nothing to some members.
     Shunning,
     /// Changes fields of what it sends and signs the result.
     Lying,
-    /// Changes bits of what it sends.
+    /// Changes bits of what it sends, and sends random bytes.
     Garbling,
-    /// Runs twice under one key, each copy with a part of the others: equivocates with every message.
+    /// Runs twice under one key, each copy with a part of the others.
     Twins,
+    /// Proposes one batch to some members and another to the rest, and votes for each where it was proposed,
+    /// also for the double proposals of other Byzantine members.
+    Equivocating,
     /// Forgets everything now and then and begins anew.
     Forgetful,
     /// Votes towards one other member only, and takes nothing along into new views.
     Courting,
-    /// Sends what it sent before once more, much later, to anybody.
+    /// Sends what it sent or received before once more, much later, to anybody.
     Replaying,
+    /// Keeps votes, view changes and checkpoints back and releases them much later.
+    Hoarding,
+    /// Serves wrong states and bodies.
+    Misinforming,
+    /// Lies in STATUS and signs checkpoints of states that nobody has.
+    Boasting,
+    /// Sends NEW-VIEW to some members only, or with changes, and VIEW-CHANGEs without what it prepared.
+    Usurping,
+    /// Sends many messages of views, positions and checkpoints that are not there.
+    Flooding,
 }
 
-/// What happens to a correct member for a while.
+/// What happens to one member for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It is down, then restarts with its records.
+pub enum Trouble {
+    /// It is down, then restarts with its disk; what it had not made durable may be cut short.
     Crash,
     /// It can neither send nor receive.
     CutOff,
-    /// It receives but nobody hears it, or the other way round.
-    OneWay,
+    /// It sends and receives nothing.
+    Deaf,
+    /// It receives, and nobody hears it.
+    Mute,
+    /// It stands still; what is sent to it waits.
+    Paused,
+    /// All that is sent to it takes so much longer.
+    Slow(Duration),
+    /// It crashes, its disk is gone, and it stays down: a member without its memory must not vote.
+    LosesDisk,
+    /// It crashes, a bit of its disk has changed when it restarts. If that shows, it stays down.
+    RotsDisk,
+}
+
+impl Trouble {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Trouble::Crash => "crashes",
+            Trouble::CutOff => "cut off",
+            Trouble::Deaf | Trouble::Mute => "one-way cuts",
+            Trouble::Paused => "pauses",
+            Trouble::Slow(_) => "slow spells",
+            Trouble::LosesDisk => "disks lost",
+            Trouble::RotsDisk => "disks rotten",
+        }
+    }
+}
+
+/// A stretch of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// From its beginning.
+    pub from: Duration,
+    /// Until then.
+    pub to: Duration,
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{} ms", self.from.as_millis(), self.to.as_millis())
+    }
+}
+
+/// One thing that goes wrong. Its place in [`Plan::faults`] is its number on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A member is Byzantine.
+    Byzantine {
+        /// Which.
+        member: usize,
+        /// What it does.
+        strategy: Strategy,
+    },
+    /// Something happens to a member.
+    Member {
+        /// Which.
+        member: usize,
+        /// When.
+        span: Span,
+        /// What.
+        trouble: Trouble,
+    },
+    /// Messages between two sides get lost.
+    Partition {
+        /// One side, a bit for each member; the others are the other side.
+        side: u64,
+        /// When.
+        span: Span,
+        /// Only what goes to that side.
+        one_way: bool,
+        /// Comes and goes so often.
+        flapping: Option<Duration>,
+    },
+    /// All members that are up crash at once and restart with their disks.
+    PowerCut {
+        /// When.
+        span: Span,
+    },
+    /// There is a faulty client.
+    Rogue,
+    /// A client restarts and knows nothing.
+    ClientRestart {
+        /// Which.
+        client: usize,
+        /// When.
+        at: Duration,
+    },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Byzantine { member, strategy } => write!(f, "member {member} is {strategy:?}"),
+            Fault::Member { member, span, trouble } => write!(f, "member {member}: {trouble:?}, {span}"),
+            Fault::Partition { side, span, one_way, flapping } => {
+                let members: Vec<u32> = (0..64).filter(|i| side >> i & 1 == 1).collect();
+                let way = if *one_way { "nothing reaches" } else { "partition of" };
+                write!(f, "{way} members {members:?}, {span}")?;
+                flapping.map_or(Ok(()), |period| write!(f, ", flapping every {} ms", period.as_millis()))
+            }
+            Fault::PowerCut { span } => write!(f, "power cut, {span}"),
+            Fault::Rogue => write!(f, "a faulty client"),
+            Fault::ClientRestart { client, at } => {
+                write!(f, "client {client} restarts at {} ms", at.as_millis())
+            }
+        }
+    }
 }
 
 /// A rule broken on purpose, to test the judges.
@@ -48,25 +170,58 @@ pub enum Sabotage {
     Amnesia,
 }
 
-/// One fault window.
+/// What is taken out of a drawn plan: how a failure is made smaller.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trim {
+    /// Numbers of faults that do not happen.
+    pub without: BTreeSet<usize>,
+    /// Clients at most.
+    pub clients: Option<usize>,
+    /// Operations of each client before the heal, at most.
+    pub ops: Option<u64>,
+    /// The heal comes after so many milliseconds at most.
+    pub heal_ms: Option<u64>,
+    /// Nothing is lost, duplicated or delayed beyond the usual.
+    pub calm: bool,
+}
+
+impl fmt::Display for Trim {
+    /// As options of the command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.without.is_empty() {
+            let numbers: Vec<String> = self.without.iter().map(ToString::to_string).collect();
+            write!(f, " --without {}", numbers.join(","))?;
+        }
+        for (name, value) in
+            [("clients", self.clients.map(|c| c as u64)), ("ops", self.ops), ("heal", self.heal_ms)]
+        {
+            if let Some(value) = value {
+                write!(f, " --{name} {value}")?;
+            }
+        }
+        if self.calm { write!(f, " --calm") } else { Ok(()) }
+    }
+}
+
+/// A member's clock beside true time.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Window {
-    pub(crate) from: Duration,
-    pub(crate) to: Duration,
-    pub(crate) member: usize,
-    pub(crate) fault: Fault,
+pub(crate) struct Clock {
+    /// Ahead by so much at the beginning; around a second for all.
+    pub(crate) offset: Duration,
+    /// Parts in a million by which it is fast, or slow if negative.
+    pub(crate) drift: i64,
 }
 
 /// Everything drawn before the run begins.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Faulty members tolerated; the group has `3f+1`.
     pub(crate) f: usize,
-    /// Byzantine members, at most f.
-    pub(crate) byzantine: Vec<(usize, Byzantine)>,
-    /// Faults of the others: with the Byzantine members never more than f at a time.
-    pub(crate) windows: Vec<Window>,
-    /// Faults stop here.
+    /// Mode S or M.
+    pub(crate) votes: VoteAuthentication,
+    /// What goes wrong; `None` where something was struck out.
+    pub(crate) faults: Vec<Option<Fault>>,
+    /// Faults stop here, Byzantine ones excepted.
     pub(crate) heal: Duration,
     /// Messages lost and duplicated, of a thousand.
     pub(crate) loss: u64,
@@ -79,100 +234,76 @@ pub struct Plan {
     /// Operations of each client after the heal.
     pub(crate) ops_after: u64,
     pub(crate) think: Duration,
-    pub(crate) client_restarts: bool,
-    /// One client more, a faulty one.
-    pub(crate) rogue: bool,
     pub(crate) checkpoint_interval: u64,
     pub(crate) pipeline: u64,
     pub(crate) batch: usize,
     /// T_req and T0; short ones make for many view changes.
     pub(crate) patience: Duration,
-    /// Clock offsets of the members from true time, around a second.
-    pub(crate) clock: Vec<Duration>,
-}
-
-fn millis(millis: u64) -> Duration {
-    Duration::from_millis(millis)
+    pub(crate) clocks: Vec<Clock>,
 }
 
 impl Plan {
-    pub(crate) fn draw(rng: &mut Rng) -> Plan {
-        let f = if rng.chance(1, 8) { 2 } else { 1 };
-        let n = 3 * f + 1;
-        let heal = millis(rng.within(1_000, 4_000));
-        let byzantine = draw_byzantine(rng, f);
-        let mut windows = Vec::new();
-        // Each track lets one member after the other fail; tracks have no members in common.
-        let tracks = f - byzantine.len();
-        for track in 0..tracks {
-            let members: Vec<usize> =
-                (0..n).filter(|i| i % tracks == track && byzantine.iter().all(|(b, _)| b != i)).collect();
-            draw_windows(rng, &members, heal, &mut windows);
-        }
-        let rough = rng.chance(1, 2);
-        Plan {
-            f,
-            byzantine,
-            windows,
-            heal,
-            loss: if rough { rng.within(0, 150) } else { 0 },
-            duplication: if rough { rng.within(0, 50) } else { 0 },
-            delay: (
-                Duration::from_micros(rng.within(20, 200)),
-                Duration::from_micros(rng.within(300, 10_000)),
-            ),
-            stragglers: if rough { rng.within(0, 30) } else { 0 },
-            clients: rng.within(1, 3) as usize,
-            ops_per_client: rng.within(5, 25),
-            ops_after: 3,
-            think: millis(rng.within(1, 150)),
-            client_restarts: rng.chance(1, 5),
-            rogue: rng.chance(1, 4),
-            checkpoint_interval: rng.within(2, 12),
-            pipeline: rng.within(1, 8),
-            batch: rng.within(1, 8) as usize,
-            patience: millis(if rng.chance(1, 2) { 500 } else { rng.within(40, 400) }),
-            clock: (0..n).map(|_| millis(rng.within(950, 1_050))).collect(),
-        }
+    /// The faults that happen, with their numbers.
+    pub(crate) fn faults(&self) -> impl Iterator<Item = (usize, Fault)> + '_ {
+        self.faults.iter().enumerate().filter_map(|(i, fault)| Some((i, (*fault)?)))
     }
 
-    pub(crate) fn kind_of(&self, member: usize) -> Option<Byzantine> {
-        self.byzantine.iter().find(|(b, _)| *b == member).map(|(_, kind)| *kind)
+    /// What the member does, if it is Byzantine.
+    pub(crate) fn strategies(&self, of: usize) -> Vec<Strategy> {
+        let strategy = |fault| match fault {
+            Fault::Byzantine { member, strategy } if member == of => Some(strategy),
+            _ => None,
+        };
+        self.faults().filter_map(|(_, fault)| strategy(fault)).collect()
     }
-}
 
-fn draw_byzantine(rng: &mut Rng, f: usize) -> Vec<(usize, Byzantine)> {
-    let kinds = [
-        Byzantine::Silent,
-        Byzantine::Shunning,
-        Byzantine::Lying,
-        Byzantine::Garbling,
-        Byzantine::Twins,
-        Byzantine::Forgetful,
-        Byzantine::Courting,
-        Byzantine::Replaying,
-    ];
-    let mut byzantine: Vec<(usize, Byzantine)> = Vec::new();
-    for _ in 0..f {
-        if rng.chance(1, 2) {
-            let kind = kinds[rng.below(kinds.len() as u64) as usize];
-            // The first primary is the most rewarding place.
-            let member = if rng.chance(1, 2) { 0 } else { rng.below(3 * f as u64 + 1) as usize };
-            if byzantine.iter().all(|(b, _)| *b != member) {
-                byzantine.push((member, kind));
+    /// Whether the member is one of the faulty ones, of which there may be f: Byzantine, or one whose disk fails.
+    pub(crate) fn is_faulty(&self, of: usize) -> bool {
+        self.faults().any(|(_, fault)| match fault {
+            Fault::Byzantine { member, .. } => member == of,
+            Fault::Member { member, trouble: Trouble::LosesDisk | Trouble::RotsDisk, .. } => member == of,
+            _ => false,
+        })
+    }
+
+    /// Strikes out what `trim` says.
+    pub(crate) fn trim(&mut self, trim: &Trim) {
+        for (i, fault) in self.faults.iter_mut().enumerate() {
+            if trim.without.contains(&i) {
+                *fault = None;
             }
         }
-    }
-    byzantine
-}
-
-fn draw_windows(rng: &mut Rng, members: &[usize], heal: Duration, windows: &mut Vec<Window>) {
-    let mut from = millis(rng.within(0, 500));
-    while from < heal {
-        let to = (from + millis(rng.within(50, 1_500))).min(heal);
-        let fault = [Fault::Crash, Fault::Crash, Fault::CutOff, Fault::OneWay][rng.below(4) as usize];
-        let member = *rng.pick(members).expect("a track has members");
-        windows.push(Window { from, to, member, fault });
-        from = to + millis(if rng.chance(1, 2) { 1 } else { rng.within(1, 800) });
+        if let Some(clients) = trim.clients {
+            self.clients = self.clients.min(clients.max(1));
+        }
+        if let Some(ops) = trim.ops {
+            self.ops_per_client = self.ops_per_client.min(ops);
+        }
+        if let Some(heal) = trim.heal_ms.map(Duration::from_millis) {
+            self.heal = self.heal.min(heal);
+            for fault in self.faults.iter_mut() {
+                match fault {
+                    Some(
+                        Fault::Member { span, .. } | Fault::Partition { span, .. } | Fault::PowerCut { span },
+                    ) => {
+                        span.to = span.to.min(heal);
+                        if span.from >= span.to {
+                            *fault = None;
+                        }
+                    }
+                    Some(Fault::ClientRestart { at, .. }) if *at > heal => *fault = None,
+                    _ => {}
+                }
+            }
+        }
+        if trim.calm {
+            (self.loss, self.duplication, self.stragglers) = (0, 0, 0);
+        }
+        let clients = self.clients;
+        for fault in self.faults.iter_mut() {
+            if matches!(fault, Some(Fault::ClientRestart { client, .. }) if *client >= clients) {
+                *fault = None;
+            }
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! The simulator as a test: clean seeds stay clean, broken rules are noticed, runs repeat themselves.
 
 use replication::Mutation;
-use replication_sim::{Options, Sabotage, run};
+use replication_sim::{Options, Report, Sabotage, faults, kind, run, shrink};
 
 /// Debug builds are some twenty times slower.
-const SEEDS: u64 = if cfg!(debug_assertions) { 150 } else { 4000 };
+const SEEDS: u64 = if cfg!(debug_assertions) { 100 } else { 1500 };
 
 fn options(seed: u64) -> Options {
-    Options { seed, trace: false, sabotage: None }
+    Options { seed, ..Options::default() }
 }
 
 #[test]
@@ -36,18 +36,40 @@ fn one_seed_is_one_run() {
     }
 }
 
-/// The first seed up to `within` at which the judges object.
-fn noticed(sabotage: Sabotage, within: u64) -> Option<u64> {
-    (1..=within).find(|seed| {
-        let report = run(Options { seed: *seed, trace: false, sabotage: Some(sabotage) });
+/// The first run up to seed `within` at which the judges object.
+fn noticed(sabotage: Sabotage, within: u64) -> Option<(Options, Report)> {
+    (1..=within).find_map(|seed| {
+        let options = Options { seed, f: Some(1), sabotage: Some(sabotage), ..Options::default() };
+        let report = run(options.clone());
         // A progress complaint alone would not show that safety is judged.
-        report.violations.iter().any(|v| !v.starts_with("progress"))
+        report.violations.iter().any(|v| kind(v) != "progress").then_some((options, report))
     })
 }
 
 #[test]
 fn members_that_forget_on_restart_are_noticed() {
     assert!(noticed(Sabotage::Amnesia, 1000).is_some());
+}
+
+/// What a failure is made into fails alike, again and again, and is smaller.
+#[test]
+fn a_failure_is_shrunk_to_what_matters() {
+    let (options, report) = noticed(Sabotage::Amnesia, 1000).expect("amnesia is noticed");
+    let (smaller, small) = shrink(&options, report.clone());
+    assert_eq!(kind(&small.violations[0]), kind(&report.violations[0]));
+    assert_eq!(run(smaller.clone()).violations, small.violations);
+    assert!(small.steps < report.steps || faults(&smaller).len() < faults(&options).len());
+    assert!(faults(&smaller).iter().any(|f| f.contains("Crash") || f.contains("power cut")), "{smaller:?}");
+}
+
+/// Two faulty members of four are beyond what is promised, and the judges see it.
+#[test]
+fn more_than_f_faulty_members_are_noticed() {
+    let broken = (1..=300).any(|seed| {
+        let options = Options { seed, f: Some(1), faulty: Some(3), ..Options::default() };
+        !run(options).violations.is_empty()
+    });
+    assert!(broken);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// CHECKPOINTs kept per member, the highest: a correct member has at most L/K that matter.
-const CLAIMS_MAX: usize = 8;
+pub(super) const CLAIMS_MAX: usize = 8;
 
 /// The replicated state beside the machine's.
 #[derive(BorshSerialize, BorshDeserialize)]

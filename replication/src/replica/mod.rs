@@ -7,6 +7,7 @@
 mod checkpoint;
 mod decision;
 mod execution;
+mod holdings;
 mod ordering;
 mod pending;
 mod recover;
@@ -35,6 +36,7 @@ use crate::message::{self, Checkpoint, Message, NewView, Signed, ViewChange};
 use crate::session::Sessions;
 use crate::storage::{InstalledView, Record};
 use cl_base::{PeerId, Time};
+pub use holdings::Holding;
 use pending::Pending;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use cl_base::{PeerId, Time};
 
 /// Votes kept for views not installed yet, per member: the members that installed a NEW-VIEW first vote on
 /// what it carries while it still travels to others. More is resent (STATUS).
-const EARLY_VOTES_MAX: usize = 128;
+pub(super) const EARLY_VOTES_MAX: usize = 128;
 
 impl<S: StateMachine> Replica<S> {
     /// Rule 1: a request from a client or relayed by a member.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Requests kept in all. A client waits for its reply, so this is about the number of clients times what each
 /// has outstanding; beyond it newcomers are refused and try again.
-const PENDING_MAX: usize = 16 * 1024;
+pub(super) const PENDING_MAX: usize = 16 * 1024;
 
 /// A client and its sequence number.
 pub(crate) type RequestId = (PeerId, u64);
@@ -31,6 +31,11 @@ pub(crate) struct Pending {
 impl Pending {
     pub(crate) fn len(&self) -> usize {
         self.requests.len()
+    }
+
+    /// Entries of the queue, those of requests that are gone included.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

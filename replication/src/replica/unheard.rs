@@ -14,7 +14,7 @@ use cl_base::{PeerId, Time};
 use std::collections::BTreeMap;
 
 /// Questions remembered; beyond it all are forgotten and counted anew.
-const QUESTIONS_MAX: usize = 4096;
+pub(super) const QUESTIONS_MAX: usize = 4096;
 
 /// What a client asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +30,10 @@ pub(super) enum Question {
 pub(super) struct Unheard(BTreeMap<(PeerId, Question), Time>);
 
 impl Unheard {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }

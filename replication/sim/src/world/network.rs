@@ -1,72 +1,80 @@
-//! What lies between the parties: Byzantine senders, cuts, loss, duplication, delay.
+//! What lies between the parties: adversaries, cuts, loss, duplication, delay.
 
 use super::{Happening, World};
-use crate::SimKeys;
-use crate::byzantine::{court, garble, lie, twin_of};
-use crate::plan::{Byzantine, Fault};
-use cl_base::PeerId;
-use replication::{MemberId, message};
+use crate::plan::Trouble;
+use cl_base::{PeerId, Time};
+use replication::message;
 use std::time::Duration;
 
+/// A partition in force.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Partition {
+    pub(super) side: u64,
+    pub(super) since: Time,
+    pub(super) one_way: bool,
+    pub(super) flapping: Option<Duration>,
+}
+
+impl Partition {
+    fn cuts(&self, now: Time, from: usize, to: usize) -> bool {
+        let inside = |member: usize| self.side >> member & 1 == 1;
+        let elapsed = now.saturating_since(self.since).as_nanos();
+        let closed = self.flapping.is_none_or(|period| (elapsed / period.as_nanos()).is_multiple_of(2));
+        closed && inside(from) != inside(to) && (!self.one_way || inside(to))
+    }
+}
+
 impl World {
-    pub(super) fn member_sends(&mut self, i: usize, copy: usize, to: PeerId, mut bytes: Vec<u8>) {
-        let from = self.hosts[i].peer;
-        match self.faults[i] {
-            Some((Fault::CutOff, _)) => return,
-            Some((Fault::OneWay, deaf)) if !deaf => return,
-            _ => {}
-        }
-        if let Some(kind) = self.plan.kind_of(i) {
-            match kind {
-                Byzantine::Silent => return self.judge.fault("messages withheld"),
-                Byzantine::Shunning
-                    if to == self.hosts[(i + 1 + self.split as usize % 3) % self.hosts.len()].peer =>
-                {
-                    return self.judge.fault("messages withheld");
-                }
-                Byzantine::Lying if self.rng.chance(1, 5) => {
-                    self.judge.fault("lies");
-                    let keys = SimKeys::new(self.options.seed, &self.config.members, from);
-                    bytes = lie(&mut self.rng, &self.config, MemberId(i as u8), &keys, &bytes);
-                }
-                Byzantine::Courting => {
-                    let favourite =
-                        to == self.hosts[(i + 1 + self.split as usize % 3) % self.hosts.len()].peer;
-                    let keys = SimKeys::new(self.options.seed, &self.config.members, from);
-                    match court(&self.config, MemberId(i as u8), &keys, favourite, bytes) {
-                        Some(changed) => bytes = changed,
-                        None => return self.judge.fault("messages withheld"),
-                    }
-                }
-                Byzantine::Garbling if self.rng.chance(1, 5) => {
-                    self.judge.fault("garbled messages");
-                    bytes = garble(&mut self.rng, &bytes);
-                }
-                Byzantine::Twins => {
-                    self.judge.fault("messages of twins");
-                    if !twin_of(self.split, to, &self.config, copy) {
-                        return;
-                    }
-                }
-                Byzantine::Replaying => {
-                    if self.rng.chance(1, 4)
-                        && let Some(old) = self.rng.pick(&self.sent_before).cloned()
-                    {
-                        self.judge.fault("replays");
-                        let to = self.hosts[self.rng.below(self.hosts.len() as u64) as usize].peer;
-                        self.transmit(from, to, old);
-                    }
-                    if self.sent_before.len() < 500 {
-                        self.sent_before.push(bytes.clone());
-                    } else {
-                        let at = self.rng.below(500) as usize;
-                        self.sent_before[at] = bytes.clone();
-                    }
+    /// Hands a message over to its receiver.
+    pub(super) fn deliver(&mut self, from: PeerId, to: PeerId, bytes: Vec<u8>) {
+        if let Some(member) = self.config.member(to) {
+            let i = usize::from(member.0);
+            match self.troubles[i] {
+                Some((Trouble::CutOff | Trouble::Deaf, _)) => return,
+                Some((Trouble::Paused, until)) => {
+                    return self.schedule(until, Happening::Deliver { from, to, bytes });
                 }
                 _ => {}
             }
+            if !self.hosts[i].is_up() {
+                return;
+            }
+            if let Some(adversary) = &mut self.adversaries[i] {
+                adversary.hears(&bytes);
+            }
+            let twins = self.hosts[i].copies.len() > 1;
+            let local = self.hosts[i].local(self.now);
+            for (twin, replica) in self.hosts[i].copies.iter_mut().enumerate() {
+                if !twins || self.plot.is_twins(&self.config, twin, from) {
+                    replica.on_message(local, from, &bytes);
+                }
+            }
+            self.after_member(i);
+        } else if let Some(i) = self.clients.iter().position(|c| c.peer == to) {
+            let now = self.now;
+            self.clients[i].client.on_message(now, from, &bytes);
+            self.after_client(i);
         }
-        self.transmit(from, to, bytes);
+    }
+
+    pub(super) fn member_sends(&mut self, i: usize, copy: usize, to: PeerId, bytes: Vec<u8>) {
+        let from = self.hosts[i].peer;
+        if let Some((Trouble::CutOff | Trouble::Mute, _)) = self.troubles[i] {
+            return;
+        }
+        let Some(adversary) = &mut self.adversaries[i] else {
+            return self.transmit(from, to, bytes);
+        };
+        let judge = &mut self.judge;
+        let packets = adversary.sends(&mut self.plot, copy, to, bytes, &mut |kind| judge.fault(kind));
+        for packet in packets {
+            if packet.later.is_zero() {
+                self.transmit(from, packet.to, packet.bytes);
+            } else {
+                let released = Happening::Release { from, to: packet.to, bytes: packet.bytes };
+                self.schedule(self.now + packet.later, released);
+            }
+        }
     }
 
     /// The network: loses, duplicates, delays; only delays a little after the heal.
@@ -78,6 +86,12 @@ impl World {
             }
             Err(_) => format!("  {from} > {to} garbage"),
         });
+        if let (Some(a), Some(b)) = (self.config.member(from), self.config.member(to)) {
+            let (a, b) = (usize::from(a.0), usize::from(b.0));
+            if self.partitions.values().any(|p| p.cuts(self.now, a, b)) {
+                return self.judge.fault("cut by partitions");
+            }
+        }
         let rough = self.now < self.healed();
         if rough && self.rng.chance(self.plan.loss, 1000) {
             return self.judge.fault("lost");
@@ -88,6 +102,8 @@ impl World {
         } else {
             1
         };
+        let slow = self.config.member(to).and_then(|m| self.troubles[usize::from(m.0)]);
+        let slow = if let Some((Trouble::Slow(by), _)) = slow { by } else { Duration::ZERO };
         for _ in 0..copies {
             let (low, high) = self.plan.delay;
             let mut delay = self.rng.within(low.as_nanos() as u64, high.as_nanos() as u64);
@@ -95,7 +111,7 @@ impl World {
                 self.judge.fault("delayed");
                 delay *= self.rng.within(10, 200);
             }
-            let at = self.now + Duration::from_nanos(delay);
+            let at = self.now + Duration::from_nanos(delay) + slow;
             self.schedule(at, Happening::Deliver { from, to, bytes: bytes.clone() });
         }
     }

@@ -1,16 +1,14 @@
-//! What the Byzantine member does to the messages of an otherwise correct one.
+//! Well-formed lies: messages of an otherwise correct member with other contents, signed with its own key.
 
 use crate::SimKeys;
-use crate::{Command, Op};
-use cl_base::codec;
-use cl_base::{PeerId, Rng};
+use cl_base::Rng;
 use replication::message::forge;
-use replication::message::{self, Checkpoint, Message, Outcome, Request, Signed, Vote};
-use replication::{Config, Digest, Keys, MemberId};
+use replication::message::{self, Checkpoint, Message, NewView, Outcome, Signed, ViewChange, Vote};
+use replication::{Config, Digest, Keys, MemberId, VoteClaim};
 
 /// Changes a field of a message; what a signature covers is signed again with the member's own key, so that
 /// the lie is well-formed.
-pub(crate) fn lie(rng: &mut Rng, config: &Config, me: MemberId, keys: &SimKeys, bytes: &[u8]) -> Vec<u8> {
+pub(super) fn lie(rng: &mut Rng, config: &Config, me: MemberId, keys: &SimKeys, bytes: &[u8]) -> Vec<u8> {
     let Ok(mut message) = message::decode(config, bytes) else { return bytes.to_vec() };
     match &mut message {
         Message::PrePrepare { vote, signature, body } => {
@@ -34,21 +32,12 @@ pub(crate) fn lie(rng: &mut Rng, config: &Config, me: MemberId, keys: &SimKeys, 
         }
         Message::ViewChange(signed) => {
             let mut body = signed.body.clone();
-            match rng.below(3) {
-                0 => body.prepared.clear(),
-                1 => body.view += rng.below(5),
-                _ => body.stable.rsn += rng.below(20),
-            }
+            twist_view_change(rng, &mut body);
             *signed = resign(config, me, keys, body);
         }
         Message::NewView(signed) => {
             let mut body = signed.body.clone();
-            match rng.below(4) {
-                0 => drop(body.order.pop()),
-                1 => body.active.reverse(),
-                2 => body.stable += 1,
-                _ => drop(body.justification.pop()),
-            }
+            twist_new_view(rng, &mut body);
             *signed = resign(config, me, keys, body);
         }
         Message::Status(status) => {
@@ -89,34 +78,52 @@ pub(crate) fn lie(rng: &mut Rng, config: &Config, me: MemberId, keys: &SimKeys, 
     message::encode(config, &message)
 }
 
-/// What a courting member sends: votes to its favourite alone, VIEW-CHANGEs without what it prepared.
-pub(crate) fn court(
+pub(super) fn resign<T: forge::Signable>(
     config: &Config,
     me: MemberId,
     keys: &SimKeys,
-    favourite: bool,
-    bytes: Vec<u8>,
-) -> Option<Vec<u8>> {
-    match message::decode(config, &bytes) {
-        Ok(Message::Prepare { .. } | Message::Commit(_)) if !favourite => None,
-        Ok(Message::ViewChange(signed)) if signed.sender == me => {
-            let mut body = signed.body;
-            body.prepared.clear();
-            Some(message::encode(config, &Message::ViewChange(resign(config, me, keys, body))))
-        }
-        _ => Some(bytes),
-    }
-}
-
-fn resign<T: forge::Signable>(config: &Config, me: MemberId, keys: &SimKeys, body: T) -> Signed<T> {
+    body: T,
+) -> Signed<T> {
     let signature = keys.sign(&forge::signed_statement(config, me, &body).0);
     Signed { sender: me, body, signature }
 }
 
-fn noise(rng: &mut Rng) -> Digest {
+pub(super) fn noise(rng: &mut Rng) -> Digest {
     let mut digest = Digest::default();
     digest.0[..8].copy_from_slice(&rng.next_u64().to_le_bytes());
     digest
+}
+
+fn twist_view_change(rng: &mut Rng, body: &mut ViewChange) {
+    match rng.below(7) {
+        0 => body.prepared.clear(),
+        1 => drop(body.prepared.pop()),
+        2 => body.view += rng.below(5),
+        3 => body.stable.rsn += rng.below(20),
+        4 => body.voted.clear(),
+        5 => {
+            // Claims of mode M: that something else was prepared, in the latest view, and that it was voted for.
+            let view = body.view.saturating_sub(1);
+            let digest = noise(rng);
+            for certificate in &mut body.prepared {
+                (certificate.vote.view, certificate.vote.digest) = (view, digest);
+                body.voted.push(VoteClaim { rsn: certificate.vote.rsn, digest, view });
+            }
+            body.voted.sort_unstable();
+        }
+        _ => body.prepared.iter_mut().for_each(|c| c.vote.view = c.vote.view.saturating_sub(1)),
+    }
+}
+
+pub(super) fn twist_new_view(rng: &mut Rng, body: &mut NewView) {
+    match rng.below(6) {
+        0 => drop(body.order.pop()),
+        1 => body.active.reverse(),
+        2 => body.stable += 1,
+        3 => body.order.iter_mut().for_each(|(digest, _)| *digest = noise(rng)),
+        4 => body.order.clear(),
+        _ => drop(body.justification.pop()),
+    }
 }
 
 fn twist(rng: &mut Rng, vote: &mut Vote) {
@@ -126,40 +133,4 @@ fn twist(rng: &mut Rng, vote: &mut Vote) {
         2 => vote.tag = noise(rng),
         _ => vote.digest = noise(rng),
     }
-}
-
-/// A request of a faulty client: sequence numbers used twice or absurd, signatures wrong, acknowledgements of
-/// what never was.
-pub(crate) fn rogue_request(rng: &mut Rng, config: &Config, me: PeerId, keys: &SimKeys) -> Message {
-    let t = match rng.below(8) {
-        0 => u64::MAX,
-        1 => 0,
-        _ => rng.below(20),
-    };
-    let notified = if rng.chance(1, 4) { rng.next_u64() } else { 0 };
-    let op = match rng.below(4) {
-        0 => vec![0xff; rng.below(300) as usize],
-        n => codec::encode(&Command { nonce: rng.next_u64(), op: Op::Tell(me, n as u32) }),
-    };
-    let mut request = Request { client: me, t, notified, op, signature: [0; 64] };
-    request.signature = keys.sign(&forge::request_statement(config, &request).0);
-    if rng.chance(1, 8) {
-        request.signature[3] ^= 1;
-    }
-    Message::Request(request)
-}
-
-/// Flips a few bits.
-pub(crate) fn garble(rng: &mut Rng, bytes: &[u8]) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    for _ in 0..rng.within(1, 4) {
-        let at = rng.below(bytes.len() as u64) as usize;
-        bytes[at] ^= 1 << rng.below(8);
-    }
-    bytes
-}
-
-/// With whom a twin talks: clients with both, members with one of them.
-pub(crate) fn twin_of(split: u64, peer: PeerId, config: &Config, twin: usize) -> bool {
-    config.member(peer).is_none_or(|m| (split >> m.0 & 1) as usize == twin)
 }
