@@ -99,6 +99,14 @@ pub fn running(layout: &Layout) -> Option<i32> {
     }
 }
 
+/// Has a daemon that this one has started read the roster again.
+pub fn tell_to_reload(child: &std::process::Child) {
+    let pid = rustix::process::Pid::from_child(child);
+    if let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::HUP) {
+        tracing::warn!(?pid, %error, "a daemon was not told of the changed roster");
+    }
+}
+
 /// What all of a cluster's agents have in common in an election.
 ///
 /// # Errors

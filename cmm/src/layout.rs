@@ -61,6 +61,11 @@ impl Layout {
         self.keys().join(format!("{name}.key"))
     }
 
+    /// The key that is about to replace that of `name`.
+    pub fn new_key(&self, name: &str) -> PathBuf {
+        self.keys().join(format!("{name}.new"))
+    }
+
     /// A node's own directory.
     pub fn node(&self, node: NodeId) -> PathBuf {
         self.root.join("nodes").join(node.to_string())

@@ -3,6 +3,7 @@
 
 use crate::class::Class;
 use crate::keys::{GroupKeys, Keyring};
+use crate::layout::Layout;
 use cl::Received;
 use cl::runtime::{Core, TimerId};
 use cl_base::{Incarnation, PeerId, Time, codec};
@@ -106,7 +107,7 @@ impl Link {
             forget_after: 3 * PEER_DEAD_AFTER,
             ..mml::Config::default()
         };
-        let mml = mml::Endpoint::new(config, me, incarnation, keyring.own().clone(), keyring.roster(), seed);
+        let mml = mml::Endpoint::new(config, me, incarnation, keyring.own(), &keyring.roster(), seed);
         Ok(Link {
             keyring,
             me,
@@ -173,6 +174,24 @@ impl Link {
         let ticket = group.client.submit(cx.now(), codec::encode(op))?;
         self.settle(cx);
         Ok(ticket)
+    }
+
+    /// Reads the roster again and takes it up: who is no longer believed in it is not spoken to from here on. The log
+    /// says what came of it.
+    pub fn reload<M: Send + 'static>(&mut self, cx: &mut Core<M>, layout: &Layout, role: Role) {
+        match self.keyring.reload(layout, role) {
+            Ok(false) => tracing::info!("the roster says what it said before"),
+            Ok(true) => {
+                let (now, roster) = (cx.now(), self.keyring.roster());
+                self.mml.set_roster(cx.endpoint_mut(), now, self.keyring.own(), &roster);
+                self.heartbeat_keys.clear();
+                tracing::info!(principals = roster.len(), "the changed roster is taken up");
+                self.settle(cx);
+            }
+            Err(error) => {
+                tracing::error!("the roster is not taken up, and the former one stays in force: {error}")
+            }
+        }
     }
 
     /// Opens a session with a peer whose address is in the roster or was learnt from it.

@@ -60,7 +60,7 @@ impl Endpoint {
         assert!(keyring.principal() == me.principal, "the keyring of another principal");
         Endpoint {
             mml: Mml::new(config, me, incarnation, Box::new(keyring), seed),
-            addresses: roster.iter().filter_map(|m| Some((m.principal, m.address?))).collect(),
+            addresses: addresses(roster),
             learnt: BTreeSet::new(),
             frame: Vec::new(),
             rest: None,
@@ -68,6 +68,23 @@ impl Endpoint {
             stalled: None,
             unsent: 0,
         }
+    }
+
+    /// Takes up a changed roster: sessions that stood on keys that are no longer there end at once, see [`Mml::set_keys`].
+    ///
+    /// # Panics
+    /// If `keyring` is not that of this party's principal.
+    pub fn set_roster(&mut self, cl: &mut cl::Endpoint, now: Time, keyring: Keyring, roster: &Roster) {
+        assert!(keyring.principal() == self.me().principal, "the keyring of another principal");
+        let addresses = addresses(roster);
+        // Who has moved, or is nobody any more, is not called where it was.
+        for principal in self.addresses.iter().filter(|(p, at)| addresses.get(p) != Some(at)).map(|(p, _)| *p)
+        {
+            cl.forget(PeerId { principal, instance: 0 });
+        }
+        self.addresses = addresses;
+        self.mml.set_keys(now, Box::new(keyring));
+        self.flush(cl, now);
     }
 
     /// Establishes a session; see [`Mml::connect`].
@@ -391,6 +408,11 @@ impl Endpoint {
             Refusal::Unresolved | Refusal::TooLong | Refusal::System(_) => Refused::Lost,
         })
     }
+}
+
+/// Where instance 0 of each member of the roster is called.
+fn addresses(roster: &Roster) -> BTreeMap<Principal, SocketAddr> {
+    roster.iter().filter_map(|m| Some((m.principal, m.address?))).collect()
 }
 
 /// Why a frame was not sent.

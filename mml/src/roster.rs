@@ -8,6 +8,7 @@
 //! name = "n7.agent"
 //! role = "agent"
 //! key = "…128 hexadecimal digits…"
+//! former = ["…"]                 # keys it had before, whose signatures still count (`keys rotate`)
 //! address = "10.0.0.7:7400"      # none for those who call and are not called, such as users
 //! ```
 
@@ -38,11 +39,18 @@ pub struct Member {
     pub address: Option<SocketAddr>,
 }
 
+/// Former keys kept for each member. What was signed with older ones has been replaced long since by what was signed
+/// with younger ones.
+pub const FORMER_MAX: usize = 4;
+
 /// All principals, each with its own number, name, key and address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roster {
     members: BTreeMap<Principal, Member>,
     revoked: BTreeSet<PublicKey>,
+    /// Keys that members had before and that nobody has revoked, youngest first, up to [`FORMER_MAX`] of each: they
+    /// open no session, but signatures under them count in what is on record.
+    former: BTreeMap<Principal, Vec<PublicKey>>,
     /// What names the cluster, if its keys have changed since it was made.
     cluster: Option<[u8; 32]>,
 }
@@ -109,6 +117,9 @@ pub enum EntryProblem {
     /// The role is empty.
     #[error("the role is empty; say what it is, for example \"agent\"")]
     Role,
+    /// More former keys than are kept.
+    #[error("there are more than {FORMER_MAX} former keys; leave out the last ones")]
+    Former,
     /// Not a public key.
     #[error("the key is not 128 hexadecimal digits; copy it again from where it was generated")]
     Key,
@@ -143,6 +154,8 @@ struct Entry {
     name: String,
     role: String,
     key: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    former: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<String>,
 }
@@ -191,13 +204,17 @@ impl Roster {
         let cluster = file.cluster.as_deref();
         let cluster = cluster.map(|text| keys::from_hex(text).ok_or_else(|| field("cluster", 64, text)));
         let cluster = cluster.transpose()?;
-        let mut members = Vec::new();
+        let (mut members, mut former) = (Vec::new(), BTreeMap::new());
         for (index, entry) in file.principal.into_iter().enumerate() {
             let name = entry.name.clone();
             let wrong = |problem| RosterError::Entry { path: path.into(), entry: index + 1, name, problem };
-            members.push(entry.check().map_err(wrong)?);
+            let (keys, member) = entry.former().and_then(|keys| Ok((keys, entry.check()?))).map_err(wrong)?;
+            if !keys.is_empty() {
+                former.insert(member.principal, keys);
+            }
+            members.push(member);
         }
-        Ok(Roster { revoked, cluster, ..Roster::from_members(members, path)? })
+        Ok(Roster { revoked, former, cluster, ..Roster::from_members(members, path)? })
     }
 
     /// A roster of these members.
@@ -253,6 +270,7 @@ impl Roster {
             name: member.name.clone(),
             role: member.role.clone(),
             key: member.key.to_string(),
+            former: self.former_of(member.principal).iter().map(PublicKey::to_string).collect(),
             address: member.address.map(|a| a.to_string()),
         };
         let file = File {
@@ -295,6 +313,13 @@ impl Roster {
 }
 
 impl Entry {
+    fn former(&self) -> Result<Vec<PublicKey>, EntryProblem> {
+        if self.former.len() > FORMER_MAX {
+            return Err(EntryProblem::Former);
+        }
+        self.former.iter().map(|key| key.parse().map_err(|_| EntryProblem::Key)).collect()
+    }
+
     fn check(self) -> Result<Member, EntryProblem> {
         Ok(Member {
             principal: Principal(self.principal),

@@ -54,11 +54,13 @@ fn run(args: &Args) -> Result<(), String> {
     let layout = Layout::new(&args.dir);
     let config = Config::load(&layout.config()).map_err(|e| e.to_string())?;
     let mut lock = daemon::lock(&layout)?;
+    // Before the roster is read, so that no change of it is missed.
+    let signals = Signals::new(&[Signal::Terminate, Signal::Interrupt, Signal::Hangup, Signal::Child])
+        .map_err(|e| format!("cannot receive signals: {e}"))?;
+    write!(lock, "{}", std::process::id()).map_err(|e| format!("{}: {e}", layout.lock().display()))?;
     let keyring = Keyring::load(&layout, Role::Hardcore)?;
     let election = daemon::election(&config, &keyring)?;
     let me = Role::Hardcore.peer();
-    let signals = Signals::new(&[Signal::Terminate, Signal::Interrupt, Signal::Child])
-        .map_err(|e| format!("cannot receive signals: {e}"))?;
     let mut runtime = daemon::open(&keyring, Role::Hardcore)?;
     let now = runtime.core().now();
     let link = Link::new(keyring.clone(), me, Incarnation(now.as_nanos()), config.request_timeout())?;
@@ -66,11 +68,11 @@ fn run(args: &Args) -> Result<(), String> {
         .core()
         .register(&signals, Interest::READABLE)
         .map_err(|e| format!("cannot watch for signals: {e}"))?;
-    write!(lock, "{}", std::process::id()).map_err(|e| format!("{}: {e}", layout.lock().display()))?;
     let nodes = config.node_ids();
     let service = Daemon {
         hardcore: Hardcore::new(config.f as usize, config.manager_silence(), nodes.iter().copied()),
-        power: Power::new(layout, config.process_group()),
+        power: Power::new(layout.clone(), config.process_group()),
+        layout,
         nodes,
         signals,
         signals_token: token,
@@ -87,6 +89,7 @@ fn run(args: &Args) -> Result<(), String> {
 struct Daemon {
     hardcore: Hardcore,
     power: Power,
+    layout: Layout,
     nodes: Vec<NodeId>,
     signals: Signals,
     signals_token: Token,
@@ -143,6 +146,10 @@ impl Service for Daemon {
                         tracing::warn!(%node, %status, "the node's agent has ended");
                     }
                 }
+                Signal::Hangup => {
+                    self.link.reload(cx, &self.layout, Role::Hardcore);
+                    self.power.reload();
+                }
                 _ => {
                     tracing::info!("powering off");
                     self.power.all_off(&self.nodes);
@@ -151,6 +158,7 @@ impl Service for Daemon {
                 }
             }
         }
+        self.drain(cx);
     }
 }
 

@@ -73,6 +73,11 @@ impl Power {
         Ok(())
     }
 
+    /// Has all agents read the roster again.
+    pub(crate) fn reload(&self) {
+        self.agents.values().for_each(cmm::daemon::tell_to_reload);
+    }
+
     /// Takes note of agents that have ended by themselves; their nodes are dead until somebody resets them.
     pub(crate) fn reap(&mut self) -> Vec<(NodeId, std::process::ExitStatus)> {
         let mut ended = Vec::new();

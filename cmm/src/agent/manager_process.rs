@@ -1,6 +1,7 @@
 //! The manager process of a node whose node is a member of the manager group: the agent starts it, and
 //! starts it again, with its memory, when it dies.
 
+use crate::daemon;
 use crate::layout::Layout;
 use cl::runtime::Signals;
 use cl_base::Time;
@@ -82,6 +83,13 @@ impl ManagerProcess {
             Some(signal) => ExitStatus::Signal(signal),
             None => ExitStatus::Code(status.code().unwrap_or(-1)),
         })
+    }
+
+    /// Has the manager, if there is one, read the roster again.
+    pub(super) fn reload(&self) {
+        if let Some(child) = &self.child {
+            daemon::tell_to_reload(child);
+        }
     }
 
     /// Ends the manager, if there is one.

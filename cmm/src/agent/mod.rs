@@ -61,9 +61,10 @@ pub fn run(options: &AgentOptions) -> Result<(), String> {
     let cores =
         config.node(node).ok_or_else(|| format!("{node} is not in {}", layout.config().display()))?.cores;
     let role = Role::Agent(node);
-    let keyring = Keyring::load(&layout, role)?;
-    let signals = Signals::new(&[Signal::Terminate, Signal::Interrupt, Signal::Child])
+    // Before the roster is read, so that no change of it is missed.
+    let signals = Signals::new(&[Signal::Terminate, Signal::Interrupt, Signal::Hangup, Signal::Child])
         .map_err(|e| format!("cannot receive signals: {e}"))?;
+    let keyring = Keyring::load(&layout, role)?;
     let mut runtime = daemon::open(&keyring, role)?;
     let now = runtime.core().now();
     let incarnation = Incarnation(now.as_nanos());
@@ -79,6 +80,7 @@ pub fn run(options: &AgentOptions) -> Result<(), String> {
         election: Election::new(&layout, &config, &keyring, node, incarnation)?,
         jobs: Jobs::new(&config, &keyring, node),
         manager: ManagerProcess::new(layout.clone(), node),
+        layout,
         config,
         link,
         signals,
@@ -97,6 +99,7 @@ struct Agent {
     node: NodeId,
     incarnation: Incarnation,
     cores: u32,
+    layout: Layout,
     config: Config,
     link: Link,
     signals: Signals,
@@ -153,6 +156,10 @@ impl Service for Agent {
             while let Ok(Some(signal)) = self.signals.next() {
                 match signal {
                     Signal::Child => self.on_child(cx),
+                    Signal::Hangup => {
+                        self.link.reload(cx, &self.layout, Role::Agent(self.node));
+                        self.manager.reload();
+                    }
                     _ => return self.shut_down(cx),
                 }
             }

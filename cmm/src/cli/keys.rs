@@ -7,20 +7,24 @@ use crate::layout::Layout;
 use clap::{Args, Subcommand};
 use cmm_core::identity::Role;
 use mml::{Member, PublicKey, Roster, SecretKey};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
+use std::fs::File;
 use std::path::PathBuf;
 
 /// What follows the options in `ghidrah keys --help`.
 pub const HELP: &str = "Examples:
   ghidrah keys show                     whose keys there are, with fingerprints to compare
   ghidrah keys generate user-1          a key for one more user
-  ghidrah keys rotate agent-node3          a new key for agent-node3; its old one is revoked
+  ghidrah keys rotate agent-node3       a new key for agent-node3 in place of its old one
   ghidrah keys revoke user-1 --dry-run  what would be done to believe user-1 no longer
 
-Daemons read the roster when they start, so the cluster must be stopped while it is changed (`ghidrah down`). On a site
-with several machines, copy keys/roster.toml to all of them before it is started again, and a new key file to the
-machine of its owner only. What was signed with an old key counts no longer: when agents get new keys, they may have to
-elect managers again, and those do not remember earlier jobs; rotate one key at a time. A stolen key is of no use once every machine has the roster in which it is revoked.";
+The daemons of a running cluster take up the change at once; jobs go on. On a site with several machines, copy
+keys/roster.toml to all of them and send their hardcore SIGHUP, and a new key file to the machine of its owner only.
+What was signed with a key that was replaced (`rotate`) still counts; with one that was revoked it does not: when the
+keys of many agents are revoked, they may have to elect managers again, and those do not remember earlier jobs.
+A key that may be in other hands is revoked first and then rotated. It is of no use once every machine has the roster
+in which it is revoked.";
 
 /// `keys`
 #[derive(Debug, Args)]
@@ -43,9 +47,9 @@ enum KeysCommand {
     /// Make the key of one more user.
     #[command(after_help = "Example:\n  ghidrah keys generate user-1")]
     Generate(ChangeArgs),
-    /// Make a new key for somebody, and believe the old one no longer.
+    /// Make a new key for somebody. The old one opens no session any more; what was signed with it still counts.
     #[command(
-        after_help = "Examples:\n  ghidrah keys rotate agent-node3\n  ghidrah keys rotate user-0 --dry-run --json"
+        after_help = "Examples:\n  ghidrah keys rotate agent-node3\n  ghidrah keys rotate user-0 --dry-run --json\n\nA key that may be in other hands is revoked first: `ghidrah keys revoke`."
     )]
     Rotate(ChangeArgs),
     /// Believe somebody's key no longer.
@@ -87,7 +91,9 @@ struct Changed {
     action: &'static str,
     /// False for a dry run.
     done: bool,
-    /// The fingerprint of the key that is no longer believed.
+    /// Whether the daemons of a running cluster were told.
+    told: bool,
+    /// The fingerprint of the key that was replaced or revoked.
     old: Option<String>,
     /// The fingerprint of the new key, if one was made.
     new: Option<String>,
@@ -150,17 +156,29 @@ fn shown(layout: &Layout, roster: &Roster, member: &Member) -> Shown {
     }
 }
 
-/// Reads the roster of a stopped cluster, changes it, and unless it is a dry run puts the change on disk.
+/// Reads the roster, changes it, and unless it is a dry run puts the change on disk and tells a running cluster.
 fn change(
     layout: &Layout,
     args: &ChangeArgs,
     act: fn(&Layout, &mut Roster, &ChangeArgs) -> Result<Changed, Failure>,
 ) -> Result<Changed, Failure> {
+    // Held to the end: one change at a time.
+    let keys = layout.keys();
+    let at = |e: std::io::Error| Failure::from(format!("{}: {e}", keys.display()));
+    let directory = File::open(&keys).map_err(at)?;
+    directory.lock().map_err(at)?;
     let mut roster = load(layout)?;
-    // Held to the end, so that the cluster does not start meanwhile.
-    let _lock = if args.dry_run { None } else { Some(daemon::lock(layout)?) };
     roster.keep_cluster(cluster(&roster));
-    act(layout, &mut roster, args)
+    let mut changed = act(layout, &mut roster, args)?;
+    if changed.done
+        && let Some(hardcore) = daemon::running(layout).and_then(Pid::from_raw)
+    {
+        // It tells the agents, and they their managers.
+        kill_process(hardcore, Signal::HUP)
+            .map_err(|e| format!("the roster has changed, but the hardcore cannot be told: {e}"))?;
+        changed.told = true;
+    }
+    Ok(changed)
 }
 
 fn generate(layout: &Layout, roster: &mut Roster, args: &ChangeArgs) -> Result<Changed, Failure> {
@@ -193,7 +211,7 @@ fn generate(layout: &Layout, roster: &mut Roster, args: &ChangeArgs) -> Result<C
 
 fn rotate(layout: &Layout, roster: &mut Roster, args: &ChangeArgs) -> Result<Changed, Failure> {
     let old = roster.by_name(&args.name).ok_or_else(|| unknown(&args.name))?.key;
-    let (path, new) = (layout.key(&args.name), layout.keys().join(format!("{}.new", args.name)));
+    let (path, new) = (layout.key(&args.name), layout.new_key(&args.name));
     // A rotation that was interrupted after the roster was written is only to be finished.
     let begun = SecretKey::load(&new).ok().filter(|secret| secret.public() == old);
     let secret = match &begun {
@@ -248,6 +266,7 @@ impl Changed {
             name: args.name.clone(),
             action,
             done: !args.dry_run,
+            told: false,
             old: old.map(|key| key.fingerprint()),
             // A dry run's key is not the one that will be made.
             new: key.filter(|_| !args.dry_run).map(|key| key.fingerprint()),
@@ -268,12 +287,16 @@ impl Changed {
         }
         if let Some(old) = &self.old {
             let is = if self.done { "is" } else { "would be" };
-            lines.push(format!("{}: the key {old} {is} revoked", self.name));
+            let what = if self.action == "revoke" { "revoked" } else { "replaced" };
+            lines.push(format!("{}: the key {old} {is} {what}", self.name));
         }
         if self.done {
-            lines.push(
-                "the roster has changed; every machine of the cluster needs it before the next start".into(),
-            );
+            let news = if self.told {
+                "the roster has changed, and the running daemons have been told; their logs say that they took it up"
+            } else {
+                "the roster has changed; every machine of the cluster needs it before the next start"
+            };
+            lines.push(news.into());
         }
         lines.join("\n") + "\n"
     }
@@ -319,7 +342,7 @@ mod tests {
 
         std::fs::write(layout.key("user-0"), &old).unwrap();
         let refusal = load_keyring(&layout, Role::User(0)).unwrap_err();
-        assert!(refusal.contains("revoked") && refusal.contains("ghidrah keys rotate user-0"), "{refusal}");
+        assert!(refusal.contains("another key") && refusal.contains("user-0"), "{refusal}");
     }
 
     #[test]
@@ -332,6 +355,7 @@ mod tests {
         std::fs::rename(layout.key("agent-node1"), layout.keys().join("agent-node1.new")).unwrap();
         std::fs::write(layout.key("agent-node1"), old).unwrap();
         std::fs::set_permissions(layout.key("agent-node1"), std::fs::Permissions::from_mode(0o600)).unwrap();
+        load_keyring(&layout, Role::Agent(cmm_core::identity::NodeId(1))).expect("the new key is in force");
         let again = change(&layout, &args("agent-node1", false), rotate).unwrap();
         assert_eq!((again.new, again.old), (first.new, None));
         load_keyring(&layout, Role::Agent(cmm_core::identity::NodeId(1))).unwrap();
@@ -372,11 +396,6 @@ mod tests {
             let refusal = change(&layout, &args("nobody", false), act).unwrap_err().text;
             assert!(refusal.contains("ghidrah keys show"), "{refusal}");
         }
-        let lock = daemon::lock(&layout).unwrap();
-        let refusal = change(&layout, &args("user-0", false), rotate).unwrap_err().text;
-        assert!(refusal.contains("ghidrah down"), "{refusal}");
-        assert!(change(&layout, &args("user-0", true), rotate).is_ok(), "a dry run needs no stop");
-        drop(lock);
         // A lost, an open and a foreign key file, as `up` and `show` see them.
         let open = std::fs::Permissions::from_mode(0o644);
         std::fs::set_permissions(layout.key("user-0"), open).unwrap();

@@ -76,6 +76,9 @@ pub fn run(options: &ManagerOptions) -> Result<(), String> {
     let layout = Layout::new(&options.dir);
     let config = Config::load(&layout.config()).map_err(|e| e.to_string())?;
     let role = Role::Manager(options.node);
+    // Before the roster is read, so that no change of it is missed.
+    let signals = Signals::new(&[Signal::Terminate, Signal::Interrupt, Signal::Hangup])
+        .map_err(|e| format!("cannot receive signals: {e}"))?;
     let keyring = Keyring::load(&layout, role)?;
     let path = layout.decision(options.node);
     let bytes = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -84,8 +87,6 @@ pub fn run(options: &ManagerOptions) -> Result<(), String> {
         .verify(&keyring, &daemon::election(&config, &keyring)?)
         .map_err(|e| format!("{}: {e}", path.display()))?;
 
-    let signals = Signals::new(&[Signal::Terminate, Signal::Interrupt])
-        .map_err(|e| format!("cannot receive signals: {e}"))?;
     let mut runtime = daemon::open(&keyring, role)?;
     let now = runtime.core().now();
     runtime
@@ -102,6 +103,7 @@ pub fn run(options: &ManagerOptions) -> Result<(), String> {
         monitor: Monitor::new(config.suspect_after()),
         last_period: now,
         last_alive: Time::ZERO,
+        layout,
         decision,
         replica,
         link,
@@ -120,6 +122,7 @@ struct Daemon {
     monitor: Monitor,
     last_period: Time,
     last_alive: Time,
+    layout: Layout,
     decision: Decision,
     replica: Replicated,
     link: Link,
@@ -168,9 +171,14 @@ impl Service for Daemon {
 
     fn on_ready(&mut self, cx: &mut Cx, _: Token, _: Readiness) {
         while let Ok(Some(signal)) = self.signals.next() {
+            if signal == Signal::Hangup {
+                self.link.reload(cx, &self.layout, Role::Manager(self.node));
+                continue;
+            }
             tracing::info!(?signal, "stopping");
             cx.stop();
         }
+        self.settle(cx);
     }
 }
 

@@ -73,6 +73,8 @@ pub enum FailReason {
     Incompatible,
     /// The peer knows a later life of this party; see [`Event::Superseded`].
     Superseded,
+    /// The peer's key is no longer believed; see [`Mml::set_keys`](crate::Mml::set_keys).
+    KeyWithdrawn,
 }
 
 /// What has become of a message.
@@ -101,6 +103,8 @@ pub enum DownReason {
     Incompatible,
     /// The peer knows a later life of this party; see [`Event::Superseded`].
     Superseded,
+    /// The peer's key is no longer believed; see [`Mml::set_keys`](crate::Mml::set_keys).
+    KeyWithdrawn,
 }
 
 /// Where a frame goes.

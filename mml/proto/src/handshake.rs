@@ -80,6 +80,8 @@ pub(crate) struct Answer {
     pub(crate) response: Vec<u8>,
     pub(crate) epoch: Box<Epoch>,
     pub(crate) continued: bool,
+    /// How often the `init` has come, and was answered.
+    pub(crate) times_asked: u32,
 }
 
 /// In the transcript of every handshake.

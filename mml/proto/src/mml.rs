@@ -8,8 +8,8 @@ use crate::peers::Peers;
 use crate::wire::handshake::{InitFrame, Notice};
 use crate::wire::{self, Kind, SessionFrame};
 use crate::{
-    Body, Config, Counters, Delivery, Event, Message, Outgoing, Pair, PairKeys, SendError, SendStatus,
-    Sequence, SessionInfo, TagKey, Transmit, Verdict,
+    Body, Config, Counters, Delivery, DownReason, Event, Message, Outgoing, Pair, PairKeys, SendError,
+    SendStatus, Sequence, SessionInfo, TagKey, Transmit, Verdict,
 };
 use cl_base::{Incarnation, PeerId, Time};
 use std::collections::{BTreeSet, VecDeque};
@@ -354,6 +354,31 @@ impl Mml {
     /// The key of the tags of `peer` for this party in `domain`, for who checks many.
     pub fn tag_key_from(&self, peer: PeerId, domain: &str) -> Option<TagKey> {
         Some(TagKey::new(self.pair(peer)?.key(), domain, peer, self.cx.me))
+    }
+
+    /// From now on `keys` are the static keys. Sessions that stand on others end at once: no frame under them counts
+    /// from here on. With a peer that has a new key (or if ours is new) there will be a new session, in which what was
+    /// under way goes on; of a peer that has none any more nothing is remembered ([`Event::Down`], if there was something
+    /// to end).
+    pub fn set_keys(&mut self, now: Time, keys: Box<dyn PairKeys>) {
+        self.keys = keys;
+        for id in self.peers.values().map(|peer| peer.id).collect::<Vec<_>>() {
+            match self.keys.pair(self.cx.me, id) {
+                Some(pair) if pair.key() == self.peers[&id].pair.key() => {}
+                Some(pair) => {
+                    self.with_peer(id, |peer, cx| peer.take_pair(now, cx, pair));
+                }
+                None => {
+                    let peer = self.peers.get_mut(&id).expect("just found");
+                    if !peer.is_half_open() && !peer.is_closed() {
+                        peer.go_down(&mut self.cx, DownReason::KeyWithdrawn);
+                    }
+                    self.forget(id);
+                }
+            }
+        }
+        let peers = &self.peers;
+        self.half_open.retain(|id| peers.contains_key(id));
     }
 
     /// From now on bundles are as long as the network takes in one piece, `bytes`.

@@ -227,8 +227,8 @@ impl Peer {
         self.link = Link::Closed(session);
     }
 
-    /// The peer is gone, or wants to be.
-    fn go_down(&mut self, cx: &mut Context, reason: DownReason) {
+    /// The peer is gone, or wants to be, or is no longer believed.
+    pub(crate) fn go_down(&mut self, cx: &mut Context, reason: DownReason) {
         let (down, fail) = (
             std::mem::replace(&mut self.link, Link::Idle),
             match reason {
@@ -237,6 +237,7 @@ impl Peer {
                 DownReason::Closed => FailReason::Closed,
                 DownReason::Incompatible => FailReason::Incompatible,
                 DownReason::Superseded => FailReason::Superseded,
+                DownReason::KeyWithdrawn => FailReason::KeyWithdrawn,
             },
         );
         if let (Link::Up(session), DownReason::Closed) = (down, reason) {

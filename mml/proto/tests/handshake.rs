@@ -266,3 +266,107 @@ fn sessions_of_the_same_static_keys_have_nothing_in_common() {
     let sequence = mml_proto::Sequence { delivery: Delivery::Ack, number: 0 };
     assert_eq!(other.parties[0].status(id(1), sequence), SendStatus::Delivered);
 }
+
+#[test]
+fn a_recorded_init_is_answered_a_few_times_and_its_sender_still_connects() {
+    let mut world = World::new(7, 3, Config::default(), Faults::default());
+    // Its sender is gone before it hears the answer.
+    let frame = init(1, id(0), 1000, world.now);
+    let (mut answers, mut answer) = (0, Vec::new());
+    for _ in 0..10_000 {
+        let now = world.now;
+        world.parties[0].handle(now, id(1), address(id(9)), &mut frame.clone());
+        while world.parties[0].poll_transmit(now, &mut answer).is_some() {
+            answers += 1;
+        }
+        world.run_for(Duration::from_millis(1));
+    }
+    assert!((1..=8).contains(&answers), "{answers} answers in ten seconds");
+    let counters = world.parties[0].counters();
+    assert_eq!((counters.handshakes, counters.stale_handshake), (1, 10_000 - 8));
+    world.restart_as(1, Incarnation(1001));
+    let name = world.send(1, 0, Delivery::Ack, 10).unwrap();
+    world.run_for(SECOND);
+    assert!(world.was_delivered(name));
+}
+
+#[test]
+fn a_session_ends_at_once_with_the_key_it_stands_on_and_others_go_on() {
+    let mut world = World::new(7, 3, Config::default(), Faults::default());
+    for other in 1..3 {
+        world.send(0, other, Delivery::Ack, 10).unwrap();
+        world.send(other, 0, Delivery::Ack, 10).unwrap();
+    }
+    world.run_for(SECOND);
+    let before = world.parties[0].counters().messages_delivered;
+    world.send(0, 1, Delivery::Ack, 10).unwrap();
+    let revoked = id(1);
+    let keys = move |me, peer| if peer == revoked { None } else { pair(me, peer) };
+    let now = world.now;
+    world.parties[0].set_keys(now, Box::new(keys));
+    assert!(!world.parties[0].is_up(id(1)) && world.parties[0].is_up(id(2)));
+    let name = world.send(0, 2, Delivery::Ack, 10).unwrap();
+    world.send(1, 0, Delivery::Ack, 10).unwrap();
+    world.send(1, 0, Delivery::Unr, 10).unwrap();
+    world.run_for(Config::default().dead_after + SECOND);
+    let withdrawn = Event::Down { peer: id(1), reason: DownReason::KeyWithdrawn };
+    assert_eq!(count(&world, |event| *event == withdrawn), 1);
+    assert_eq!(count(&world, |e| matches!(e, Event::Failed { reason: FailReason::KeyWithdrawn, .. })), 1);
+    assert!(world.was_delivered(name));
+    assert_eq!(world.parties[0].counters().messages_delivered, before, "nothing of the revoked one is heard");
+    assert!(world.parties[0].counters().unknown_peer > 0);
+    // The same keys again, as after a roster that changed for others: nothing ends.
+    let now = world.now;
+    world.parties[0].set_keys(now, Box::new(pair));
+    assert!(world.parties[0].is_up(id(2)));
+    let name = world.send(1, 0, Delivery::Ack, 10).unwrap();
+    world.run_for(SECOND);
+    assert!(world.was_delivered(name), "and who is believed again gets in");
+}
+
+#[test]
+fn a_new_static_key_ends_the_session_and_loses_nothing_that_is_under_way() {
+    // Party 1 has another key from now on; pairs as of a roster before and after.
+    let rotated = |me: PeerId, peer: PeerId| {
+        let secret = |id: PeerId| [if id == self::id(1) { 77 } else { id.principal.0 as u8 }; 32];
+        let public = x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from(secret(peer)));
+        let secret = x25519_dalek::StaticSecret::from(secret(me));
+        mml_proto::Pair::agree(me.principal, &secret, peer.principal, public.to_bytes()).map(Into::into)
+    };
+    for first in [0, 1] {
+        let faults = Faults { lose: 100, ..Faults::default() };
+        let mut world = World::new(7, 2, Config::default(), faults);
+        world.send(0, 1, Delivery::Ack, 10).unwrap();
+        world.run_for(SECOND);
+        let (mut names, mut before) = (Vec::new(), 0);
+        for step in 0..100 {
+            for (from, to) in [(0, 1), (1, 0)] {
+                names.push(world.send(from, to, Delivery::Ack, 10).unwrap());
+                world.send(from, to, Delivery::Unr, 10).unwrap();
+            }
+            let now = world.now;
+            match step {
+                40 => {
+                    before = world.recorded.len();
+                    world.parties[first].set_keys(now, Box::new(rotated));
+                }
+                // The other one hears of it later.
+                60 => world.parties[1 - first].set_keys(now, Box::new(rotated)),
+                _ => {}
+            }
+            world.run_for(Duration::from_millis(2));
+        }
+        world.run_for(2 * SECOND);
+        assert!(names.iter().all(|name| world.was_delivered(*name)), "and none twice: the world's judge");
+        assert_eq!(count(&world, |e| matches!(e, Event::Failed { .. } | Event::Down { .. })), 0);
+        // What was recorded under the former key is nothing now.
+        let (now, delivered) = (world.now, world.parties[0].counters().messages_delivered);
+        for (from, to, frame) in world.recorded.clone().into_iter().take(before) {
+            if to == id(0) {
+                world.parties[0].handle(now, from, address(from), &mut frame.clone());
+            }
+        }
+        assert_eq!(world.parties[0].counters().messages_delivered, delivered);
+        assert!(world.parties[0].is_up(id(1)));
+    }
+}

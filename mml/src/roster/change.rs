@@ -1,7 +1,8 @@
 //! New keys for old names, keys that are no longer believed, new members.
 
-use super::{EntryProblem, Member, Roster, RosterError};
+use super::{EntryProblem, FORMER_MAX, Member, Roster, RosterError};
 use crate::keys::PublicKey;
+use cl_base::Principal;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,7 +14,7 @@ pub enum ChangeError {
     /// The roster has no such name.
     #[error("the roster has no {0:?}")]
     Unknown(String),
-    /// The key was revoked before.
+    /// The key was revoked, or replaced, before.
     #[error("the key of {0} is revoked already")]
     Revoked(String),
     /// The entry would be wrong.
@@ -37,28 +38,49 @@ impl Roster {
         self.cluster.get_or_insert(id);
     }
 
-    /// No longer believes the key of `name`. Nobody talks to its holder from then on, until it has another key.
+    /// No longer believes the key of `name`, nor the ones it had before. Nobody talks to its holder from then on,
+    /// until it has another key.
     ///
     /// # Errors
     /// [`ChangeError`].
     pub fn revoke(&mut self, name: &str) -> Result<PublicKey, ChangeError> {
-        let key = self.by_name(name).ok_or_else(|| ChangeError::Unknown(name.into()))?.key;
+        let member = self.by_name(name).ok_or_else(|| ChangeError::Unknown(name.into()))?;
+        let (principal, key) = (member.principal, member.key);
+        self.revoked.extend(self.former.remove(&principal).unwrap_or_default());
         if self.revoked.insert(key) { Ok(key) } else { Err(ChangeError::Revoked(name.into())) }
     }
 
-    /// Gives `name` another key, and no longer believes the one it had, which is returned.
+    /// Gives `name` another key, and returns the one it had. That one opens no session any more; what was signed
+    /// with it counts as before, unless it is revoked: see [`Roster::signing_keys`].
     ///
     /// # Errors
     /// [`ChangeError`].
     pub fn replace_key(&mut self, name: &str, key: PublicKey) -> Result<PublicKey, ChangeError> {
         let member = self.members.values_mut().find(|member| member.name == name);
         let member = member.ok_or_else(|| ChangeError::Unknown(name.into()))?;
-        if self.revoked.contains(&key) || member.key == key {
+        let used = self.former.get(&member.principal).is_some_and(|former| former.contains(&key));
+        if self.revoked.contains(&key) || member.key == key || used {
             return Err(ChangeError::Revoked(name.into()));
         }
         let old = std::mem::replace(&mut member.key, key);
-        self.revoked.insert(old);
+        if !self.revoked.contains(&old) {
+            let former = self.former.entry(member.principal).or_default();
+            former.insert(0, old);
+            former.truncate(FORMER_MAX);
+        }
         Ok(old)
+    }
+
+    /// The keys whose signatures count as those of `principal` in what is on record: its present key and former
+    /// ones, less those that are revoked.
+    pub fn signing_keys(&self, principal: Principal) -> impl Iterator<Item = &PublicKey> {
+        let present = self.members.get(&principal).map(|member| &member.key);
+        present.into_iter().chain(self.former_of(principal)).filter(|key| !self.is_revoked(key))
+    }
+
+    /// The keys that `principal` had before, youngest first.
+    pub(super) fn former_of(&self, principal: Principal) -> &[PublicKey] {
+        self.former.get(&principal).map_or(&[], Vec::as_slice)
     }
 
     /// Takes in a new member.
@@ -125,8 +147,10 @@ mod tests {
         roster.save(&path).unwrap();
         let read = Roster::load(&path).unwrap();
         assert_eq!(read, roster);
+        assert_eq!(read.signing_keys(Principal(1)).collect::<Vec<_>>(), [&key(11), &key(1)]);
+        assert_eq!(read.signing_keys(Principal(2)).count(), 0, "revoked");
         assert_eq!(read.cluster(), Some(&[7; 32]));
-        assert!([1, 2].iter().all(|i| read.is_revoked(&key(*i))) && !read.is_revoked(&key(11)));
+        assert!(read.is_revoked(&key(2)) && ![1, 11].iter().any(|i| read.is_revoked(&key(*i))));
         assert_eq!(read.by_name("p1").unwrap().key, key(11));
     }
 
@@ -145,6 +169,24 @@ mod tests {
         assert_eq!(roster.revoke("p2"), Err(ChangeError::Revoked("p2".into())));
         assert!(matches!(roster.add(member(3, key(11))), Err(ChangeError::Entry(_))));
         assert_eq!(roster.len(), 2);
+    }
+
+    #[test]
+    fn former_keys_are_kept_up_to_a_bound_and_go_when_their_owner_is_revoked() {
+        let mut roster = roster();
+        for seed in 11..18 {
+            roster.replace_key("p1", key(seed)).unwrap();
+        }
+        let counted: Vec<_> = roster.signing_keys(Principal(1)).copied().collect();
+        assert_eq!(counted, [17, 16, 15, 14, 13].map(key), "one and four former ones");
+        roster.revoke("p1").unwrap();
+        assert_eq!(roster.signing_keys(Principal(1)).count(), 0);
+        assert!([17, 16, 15, 14, 13].iter().all(|i| roster.is_revoked(&key(*i))));
+        // A key that was revoked is not on record when it is replaced.
+        roster.replace_key("p1", key(20)).unwrap();
+        assert_eq!(roster.signing_keys(Principal(1)).collect::<Vec<_>>(), [&key(20)]);
+        let text = roster.to_toml().replace("role = \"test\"", "role = \"test\"\nformer = [\"ab\"]");
+        assert!(Roster::parse(&text, "roster.toml").is_err());
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Decision {
         self.configuration.instance
     }
 
-    /// Checks that the agents of `config` decided this. Of `keys` only `verify` is used.
+    /// Checks that the agents of `config` decided this. Of `keys` only `verify_recorded` is used.
     ///
     /// # Errors
     /// If the configuration is not one of this cluster or the signatures do not carry it.

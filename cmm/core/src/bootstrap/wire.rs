@@ -121,7 +121,7 @@ impl Certificate {
     pub fn proves(&self, statement: &Statement, keys: &dyn Keys, config: &Config) -> bool {
         let bytes = statement.to_sign(config);
         is_quorum(self.0.iter().map(|s| s.0), config)
-            && self.0.iter().all(|(i, s)| keys.verify(config.agents()[usize::from(*i)], &bytes, s))
+            && self.0.iter().all(|(i, s)| keys.verify_recorded(config.agents()[usize::from(*i)], &bytes, s))
     }
 }
 

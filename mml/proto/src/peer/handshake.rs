@@ -14,13 +14,17 @@ use crate::noise;
 use crate::session::{Epoch, Repeat, Session};
 use crate::wire::handshake::{Accepted, Init, InitFrame, Notice, Refused};
 use crate::wire::{self, Kind};
-use crate::{Config, Delivery, DownReason, Event, FailReason, Verdict};
+use crate::{Config, Delivery, DownReason, Event, FailReason, Pair, Verdict};
 use cl_base::{Incarnation, PeerId, Time};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An `init` sent so often in vain is replaced by a new one: the peer may have taken it and forgotten its answer.
 const SENT_MAX: u32 = 4;
+/// An `init` that has come so often is a recording: its sender gives it up after [`SENT_MAX`], and the network
+/// doubles some. Whoever repeats it makes us send no more than this.
+const ANSWERED_MAX: u32 = 2 * SENT_MAX;
 
 /// How long the smaller party insists on its own `init`.
 fn crossing(config: &Config) -> Duration {
@@ -43,6 +47,19 @@ impl Peer {
             // The peer is about to connect by itself.
             let expected = self.answer.as_ref().is_some_and(|(_, until)| now < *until);
             self.attempt.as_mut().expect("just set").due = !expected;
+        }
+    }
+
+    /// There is another static key, the peer's or ours. Nothing that was agreed on under the former one counts any longer;
+    /// both sides live on, so what was under way is for the next session.
+    pub(crate) fn take_pair(&mut self, now: Time, cx: &mut Context, pair: Arc<Pair>) {
+        self.pair = pair;
+        (self.attempt, self.answer, self.answer_due) = (None, None, false);
+        (self.notice, self.cookie, self.parting) = (None, None, None);
+        let wanted = matches!(self.link, Link::Up(_) | Link::Connecting);
+        self.link = Link::Idle;
+        if wanted {
+            self.connect(now, cx);
         }
     }
 
@@ -100,7 +117,12 @@ impl Peer {
             return self.refuse(now, cx, frame, Refused::Superseded(known));
         }
         let order = (init.incarnation, init.attempt);
-        if self.answer.as_ref().is_some_and(|(answer, _)| answer.mac == frame.mac) {
+        if let Some((answer, _)) = self.answer.as_mut().filter(|(answer, _)| answer.mac == frame.mac) {
+            if answer.times_asked == ANSWERED_MAX {
+                cx.counters.stale_handshake += 1;
+                return Verdict::Refused;
+            }
+            answer.times_asked += 1;
             self.answer_due = true;
             cx.counters.frames_received += 1;
             return Verdict::Authentic;
@@ -168,6 +190,7 @@ impl Peer {
             response,
             epoch: Box::new(epoch),
             continued,
+            times_asked: 1,
         };
         self.answer = Some((answer, now + crossing(&cx.config)));
         self.answer_due = true;
