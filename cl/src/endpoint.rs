@@ -8,9 +8,11 @@ mod peers;
 mod receive;
 mod rhythm;
 mod send;
+mod send_each;
 mod sharing;
 
 pub use peers::Path;
+pub use send_each::Parcel;
 
 use crate::clock::Clock;
 use crate::config::{EndpointConfig, OpenError, SharedMemory};

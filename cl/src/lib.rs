@@ -115,7 +115,7 @@ pub use config::{
     XDP_MODE_VARIABLE, XdpMode,
 };
 pub use counters::Counters;
-pub use endpoint::{Endpoint, Path};
+pub use endpoint::{Endpoint, Parcel, Path};
 pub use header::{HEADER_LEN, MESSAGE_LEN_MAX};
 pub use inject::{FAULTS_VARIABLE, Injection, InjectionError, Side};
 pub use message::{Message, Received, Refusal, SendError};

@@ -1,6 +1,7 @@
 //! System calls that the standard library does not offer, each behind a safe function.
 #![allow(unsafe_code)]
 
+use crate::transport::{DATAGRAMS_AT_ONCE, Datagram};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
@@ -310,6 +311,32 @@ pub(crate) fn send_from(
     // SAFETY: `off` is a C int, as the option wants, and outlives the call.
     check(unsafe { libc::setsockopt(fd, libc::SOL_UDP, libc::UDP_CORK, (&raw const off).cast(), size) })?;
     Err(why)
+}
+
+/// Sends some of `datagrams` in one call, at least the first: how many.
+///
+/// # Panics
+/// If there are none, or more than [`DATAGRAMS_AT_ONCE`].
+pub(crate) fn send_each(fd: RawFd, datagrams: &[Datagram<'_>]) -> io::Result<usize> {
+    const { assert!(DATAGRAMS_AT_ONCE <= libc::UIO_MAXIOV as usize) };
+    assert!((1..=DATAGRAMS_AT_ONCE).contains(&datagrams.len()), "{} datagrams", datagrams.len());
+    let mut names = [const { MaybeUninit::<socket2::SockAddr>::uninit() }; DATAGRAMS_AT_ONCE];
+    let mut messages = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; DATAGRAMS_AT_ONCE];
+    for ((datagram, name), message) in datagrams.iter().zip(&mut names).zip(&mut messages) {
+        let name = name.write(datagram.to.into());
+        // SAFETY: a message header of zeroes is valid: no name, no vectors, no control data.
+        let message = message.write(unsafe { std::mem::zeroed() });
+        message.msg_hdr.msg_name = name.as_ptr().cast_mut().cast();
+        message.msg_hdr.msg_namelen = name.len();
+        // The kernel does not write through these, and an `IoSlice` is an `iovec`.
+        message.msg_hdr.msg_iov = datagram.parts.as_ptr().cast_mut().cast();
+        message.msg_hdr.msg_iovlen = datagram.parts.len();
+    }
+    let count = datagrams.len() as libc::c_uint;
+    // SAFETY: the first `count` headers are initialised; their names and vectors are valid for the duration of the call,
+    // and only read. The kernel writes the lengths into the headers.
+    let sent = unsafe { libc::sendmmsg(fd, messages.as_mut_ptr().cast(), count, libc::MSG_NOSIGNAL) };
+    check(sent).map(|sent| sent.unsigned_abs() as usize)
 }
 
 /// Asks the kernel to join datagrams of equal length from one sender before it hands them over (UDP generic

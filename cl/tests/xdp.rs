@@ -3,11 +3,13 @@
 mod netns;
 
 use cl::runtime::{Core, Policy, RuntimeConfig, Service, spawn};
-use cl::{Endpoint, EndpointConfig, OpenError, Received, SizeClass, TransportChoice, TransportKind, XdpMode};
+use cl::{
+    Endpoint, EndpointConfig, OpenError, Parcel, Received, SizeClass, TransportChoice, TransportKind, XdpMode,
+};
 use cl_base::PeerId;
 use netns::{Namespaces, Side};
 use socket2::{Domain, Protocol, Socket, Type};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, IoSlice};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -101,6 +103,32 @@ fn a_peer_on_an_ordinary_socket_is_understood() {
         introduce(&mut a, &mut b);
         carry_every_length_both_ways(&mut a, &mut b);
         assert_eq!((a.stats().drops.total(), b.stats().drops.truncated), (0, 0));
+    }
+}
+
+#[test]
+fn messages_sent_together_arrive_each_whole() {
+    let net = Namespaces::new(MTU);
+    let (mut a, mut b) =
+        (open(&net, Side::A, TransportChoice::Xdp), open(&net, Side::B, TransportChoice::Xdp));
+    introduce(&mut a, &mut b);
+    // So that its hardware address is known.
+    carry(&mut a, &mut b, 1);
+    let bodies: Vec<[u8; 2]> = (0..20).map(|n| [9, n]).collect();
+    let (start, mut seen) = (Instant::now(), std::collections::BTreeSet::new());
+    while seen.len() < bodies.len() {
+        assert!(start.elapsed() < PATIENCE, "{seen:?}: {:?} {:?}", a.stats(), b.stats());
+        let parts = |body| [IoSlice::new(&[8; 700]), IoSlice::new(body)];
+        let parcels: Vec<_> =
+            bodies.iter().map(|body| Parcel { to: BOB, addr: None, parts: parts(&body[..]) }).collect();
+        a.send_each(&parcels, |place, sent| assert_eq!(sent, Ok(()), "{place}"));
+        let sent = Instant::now();
+        while sent.elapsed() < RESEND && seen.len() < bodies.len() {
+            assert!(a.poll().is_none());
+            let Some(received) = b.poll().filter(|received| received.buf.len() == 702) else { continue };
+            assert_eq!((&received.buf[..700], received.buf[700]), (&[8; 700][..], 9));
+            seen.insert(received.buf[701]);
+        }
     }
 }
 

@@ -1,13 +1,13 @@
 use crate::keyring::Keyring;
+use crate::outbox::{Outbox, Sent};
 use crate::roster::Roster;
-use cl::{Received, Refusal};
+use cl::Received;
 use cl_base::{Incarnation, PeerId, Principal, Time};
 use mml_proto::{
-    Body, Config, Counters, Delivery, Event, Message, Mml, Outgoing, SendError, SendStatus, Sequence,
-    SessionInfo, TagKey, Transmit, Verdict,
+    Config, Counters, Delivery, Event, Message, Mml, Outgoing, SendError, SendStatus, Sequence, SessionInfo,
+    TagKey, Transmit, Verdict,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -33,10 +33,10 @@ pub struct Endpoint {
     addresses: BTreeMap<Principal, SocketAddr>,
     /// Peers whose address was learnt from a handshake.
     learnt: BTreeSet<PeerId>,
-    /// The frame being sent, and where it goes if the communication layer had no room for it.
-    frame: Vec<u8>,
-    rest: Option<Body>,
-    stalled: Option<(Transmit, Time)>,
+    /// Frames that leave together, or for which the communication layer had no room.
+    outbox: Outbox,
+    /// When the communication layer is asked again whether it has room.
+    stalled: Option<Time>,
     /// The longest frame that the network takes in one piece, once it is known.
     frame_bytes: usize,
     /// Frames that could not be sent, and are left to be repeated.
@@ -62,10 +62,9 @@ impl Endpoint {
             mml: Mml::new(config, me, incarnation, Box::new(keyring), seed),
             addresses: addresses(roster),
             learnt: BTreeSet::new(),
-            frame: Vec::new(),
-            rest: None,
-            frame_bytes: 0,
+            outbox: Outbox::default(),
             stalled: None,
+            frame_bytes: 0,
             unsent: 0,
         }
     }
@@ -163,7 +162,8 @@ impl Endpoint {
         self.flush(cl, now);
     }
 
-    /// Sends an UNR message in a frame that was in no queue, unless others wait there.
+    /// Sends an UNR message in a frame that passes no queue, unless others wait. The next flush hands it over, if nothing did
+    /// before.
     fn send_at_once(
         &mut self,
         cl: &mut cl::Endpoint,
@@ -172,13 +172,13 @@ impl Endpoint {
         class: u8,
         body: &Outgoing<'_>,
     ) -> Result<Sequence, SendError> {
-        if self.stalled.is_some() {
+        if self.stalled.is_some() || self.outbox.is_full() && !self.hand_over(cl, now) {
             return self.mml.send(now, peer, Delivery::Unr, class, body.clone());
         }
-        let (sequence, leaving) = self.mml.send_at_once(now, peer, class, body, &mut self.frame)?;
+        let (sequence, leaving) = self.mml.send_at_once(now, peer, class, body, self.outbox.next_frame())?;
         if let Some((transmit, rest)) = leaving {
-            self.rest = rest;
-            self.try_frame(cl, now, transmit, None);
+            let addr = self.way_to(cl, transmit, None);
+            self.outbox.add(peer, addr, rest);
         }
         Ok(sequence)
     }
@@ -251,8 +251,7 @@ impl Endpoint {
 
     /// When [`Endpoint::handle_timeout`] is to be called.
     pub fn next_timeout(&self) -> Option<Time> {
-        let retry = self.stalled.map(|(_, at)| at);
-        self.mml.next_timeout().into_iter().chain(retry).min()
+        self.mml.next_timeout().into_iter().chain(self.stalled).min()
     }
 
     /// Sends what is ready.
@@ -351,74 +350,56 @@ impl Endpoint {
             self.frame_bytes = frame_bytes;
             self.mml.set_frame_bytes(frame_bytes);
         }
+        if self.stalled.is_some() && !self.hand_over(cl, now) {
+            return;
+        }
         loop {
-            let transmit = match self.stalled.take() {
-                Some((transmit, _)) => transmit,
-                None => match self.mml.poll_transmit_parts(now, &mut self.frame) {
+            let mut more = true;
+            while more && !self.outbox.is_full() {
+                match self.mml.poll_transmit_parts(now, self.outbox.next_frame()) {
                     Some((transmit, rest)) => {
-                        self.rest = rest;
-                        transmit
+                        let addr = self.way_to(cl, transmit, heard_from);
+                        self.outbox.add(transmit.to, addr, rest);
                     }
-                    None => return,
-                },
-            };
-            if !self.try_frame(cl, now, transmit, heard_from) {
+                    None => more = false,
+                }
+            }
+            if self.outbox.is_empty() || !self.hand_over(cl, now) || !more {
                 return;
             }
         }
     }
 
-    /// Sends the frame, or keeps it for later; false if it is kept.
-    fn try_frame(
-        &mut self,
-        cl: &mut cl::Endpoint,
-        now: Time,
-        transmit: Transmit,
-        heard_from: Option<(PeerId, SocketAddr)>,
-    ) -> bool {
-        match self.send_frame(cl, transmit, heard_from) {
-            Ok(()) => {}
-            Err(Refused::NoRoom) => self.stalled = Some((transmit, now + STALL)),
-            Err(Refused::Lost) => self.unsent += 1,
-        }
-        self.stalled.is_none()
+    /// Hands over what is in the outbox; false if some of it stays.
+    fn hand_over(&mut self, cl: &mut cl::Endpoint, now: Time) -> bool {
+        let Sent { lost, stalled } = self.outbox.send(cl);
+        self.unsent += lost;
+        self.stalled = stalled.then_some(now + STALL);
+        !stalled
     }
 
-    fn send_frame(
-        &mut self,
+    /// The address to send to, if not the one that the communication layer knows.
+    fn way_to(
+        &self,
         cl: &mut cl::Endpoint,
         transmit: Transmit,
         heard_from: Option<(PeerId, SocketAddr)>,
-    ) -> Result<(), Refused> {
-        let to = transmit.to;
-        // A peer whose address nobody told us is reached where it has just written from. It may be one that
-        // speaks to an earlier life of ours, and is told that this life has ended.
-        let unknown = cl.address_of(to).is_none() && !self.has_roster_address(to);
-        let answered = heard_from
-            .filter(|(from, _)| *from == to && (transmit.answers_hello || unknown))
-            .map(|(_, addr)| addr);
-        if cl.address_of(to).is_none() && self.has_roster_address(to) {
+    ) -> Option<SocketAddr> {
+        let (to, unresolved) = (transmit.to, cl.address_of(transmit.to).is_none());
+        let in_roster = self.has_roster_address(to);
+        if unresolved && in_roster {
             cl.resolve(to, self.addresses[&to.principal]);
         }
-        let rest = self.rest.as_deref().unwrap_or_default();
-        let parts = [IoSlice::new(&self.frame), IoSlice::new(rest)];
-        let parts = if rest.is_empty() { &parts[..1] } else { &parts[..] };
-        cl.send_parts(to, answered, parts).map_err(|refusal| match refusal {
-            Refusal::Backpressure => Refused::NoRoom,
-            Refusal::Unresolved | Refusal::TooLong | Refusal::System(_) => Refused::Lost,
-        })
+        // A peer whose address nobody told us is reached where it has just written from. It may be one that
+        // speaks to an earlier life of ours, and is told that this life has ended.
+        let unknown = unresolved && !in_roster;
+        heard_from
+            .filter(|(from, _)| *from == to && (transmit.answers_hello || unknown))
+            .map(|(_, addr)| addr)
     }
 }
 
 /// Where instance 0 of each member of the roster is called.
 fn addresses(roster: &Roster) -> BTreeMap<Principal, SocketAddr> {
     roster.iter().filter_map(|m| Some((m.principal, m.address?))).collect()
-}
-
-/// Why a frame was not sent.
-enum Refused {
-    /// Buffers or queues are full: later.
-    NoRoom,
-    /// It is as good as lost on the way, and the protocol treats it so.
-    Lost,
 }

@@ -14,6 +14,7 @@ pub mod roster;
 
 mod endpoint;
 mod keyring;
+mod outbox;
 
 pub use endpoint::Endpoint;
 pub use keyring::{Keyring, KeyringError};

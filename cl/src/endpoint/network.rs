@@ -1,6 +1,8 @@
 //! The part of an endpoint that cuts messages into datagrams, packs small ones together, and puts what
 //! arrives together again.
 
+mod each;
+
 use crate::clock::Clock;
 use crate::header::{Form, Geometry, HEADER_LEN, HeaderError, Repr};
 use crate::message::{Received, Refusal, SendError};

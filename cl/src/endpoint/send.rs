@@ -153,7 +153,7 @@ impl Endpoint {
 
     /// The channel to `to` (at `addr`, if given), if messages go that way.
     #[inline]
-    fn shared_way(&self, to: PeerId, addr: Option<SocketAddr>) -> Option<ChannelId> {
+    pub(super) fn shared_way(&self, to: PeerId, addr: Option<SocketAddr>) -> Option<ChannelId> {
         if self.sharing { self.peers.channel_to(to, addr) } else { None }
     }
 
@@ -182,7 +182,7 @@ impl Endpoint {
     }
 
     #[inline]
-    fn count_sent<E>(&mut self, to: PeerId, len: usize, sent: Result<(), E>) -> Result<(), E> {
+    pub(super) fn count_sent<E>(&mut self, to: PeerId, len: usize, sent: Result<(), E>) -> Result<(), E> {
         if sent.is_err() {
             self.stats.sends_refused += 1;
             return sent;

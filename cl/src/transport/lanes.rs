@@ -7,6 +7,7 @@
 //! socket the rest. A caller who sleeps waits for one descriptor and for microseconds: there is no
 //! lane once it has slept.
 
+use super::Datagram;
 use super::socket::UdpSocket;
 use crate::sys;
 use socket2::{Domain, SockRef, Socket, Type};
@@ -131,6 +132,22 @@ impl Lanes {
     /// As [`UdpSocket::send_run`].
     pub(super) fn send_run(&mut self, to: SocketAddr, run: &[[IoSlice<'_>; 2]]) -> io::Result<usize> {
         self.main.send_run(to, run)
+    }
+
+    /// As [`UdpSocket::send_each`], from the first socket; but if the first of them goes to the peer with the lane, that
+    /// one alone.
+    pub(super) fn send_each(&mut self, datagrams: &[Datagram<'_>]) -> io::Result<usize> {
+        match self.lane.as_ref().map(|lane| lane.peer) {
+            Some(peer) if datagrams[0].to == peer => {
+                self.send(peer, &datagrams[0].parts)?;
+                Ok(1)
+            }
+            Some(peer) => {
+                let others = datagrams.iter().take_while(|datagram| datagram.to != peer).count();
+                self.main.send_each(&datagrams[..others])
+            }
+            None => self.main.send_each(datagrams),
+        }
     }
 
     /// As [`UdpSocket::recv`].

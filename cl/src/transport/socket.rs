@@ -1,3 +1,4 @@
+use super::Datagram;
 use crate::sys;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::cell::Cell;
@@ -102,6 +103,13 @@ impl UdpSocket {
                 self.send(to, &run[0]).map(|()| 1)
             }
         }
+    }
+
+    /// Sends some of `datagrams`, in one call: how many.
+    pub(crate) fn send_each(&self, datagrams: &[Datagram<'_>]) -> io::Result<usize> {
+        #[cfg(test)]
+        self.refuse_for_test()?;
+        sys::send_each(self.socket.as_raw_fd(), datagrams)
     }
 
     /// Asks the kernel to join datagrams. False if it does not.

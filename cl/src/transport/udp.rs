@@ -3,7 +3,7 @@ use super::lanes::Lanes;
 use super::receive::receive;
 use super::socket::UdpSocket;
 use super::uring::RingReceiver;
-use super::{Recv, Transport, TransportKind};
+use super::{Datagram, Recv, Transport, TransportKind};
 use crate::pool::{Buf, Pool};
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -97,6 +97,10 @@ impl Transport for Udp {
 
     fn send_run(&mut self, to: SocketAddr, run: &[[IoSlice<'_>; 2]]) -> io::Result<usize> {
         self.socket.send_run(to, run)
+    }
+
+    fn send_each(&mut self, datagrams: &[Datagram<'_>]) -> io::Result<usize> {
+        self.socket.send_each(datagrams)
     }
 
     fn recv(&mut self, pool: &Pool) -> Recv {

@@ -8,8 +8,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// UDP received through io_uring once the caller sleeps: one multishot receive fills pool buffers, and
 /// a bell tells of them. Until then, and for sending, non-blocking calls are faster: a spinning ring was measured
-/// at 1.25 times the latency of a spinning `recv`, and batching system calls without segmentation offload
-/// gains nothing.
+/// at 1.25 times the latency of a spinning `recv`, and a batch of datagrams sent through a ring gains less than
+/// `sendmmsg` (docs/PERFORMANCE.md, "Found on the way").
 pub(super) struct RingReceiver {
     ring: Ring,
     /// Rung by the kernel when there is work for a sleeper. The ring's own descriptor is not good enough for an

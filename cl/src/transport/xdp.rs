@@ -22,7 +22,7 @@ mod xsk;
 
 use super::receive::receive;
 use super::socket::UdpSocket;
-use super::{Recv, Transport, TransportKind};
+use super::{Datagram, Recv, Transport, TransportKind};
 use crate::config::{EndpointConfig, OpenError, XdpMode};
 use crate::pool::{Buf, Pool};
 use crate::stats::Stats;
@@ -202,7 +202,7 @@ impl Xdp {
 
     /// Sends some of the datagrams to `to`, each given in parts, and tells how many: all that the device takes
     /// now, or one if it goes through the ordinary socket.
-    fn send_each<'a, 'b: 'a>(
+    fn send_all<'a, 'b: 'a>(
         &mut self,
         to: SocketAddr,
         mut datagrams: impl Iterator<Item = &'a [IoSlice<'b>]>,
@@ -266,11 +266,32 @@ impl Transport for Xdp {
     }
 
     fn send(&mut self, to: SocketAddr, parts: &[IoSlice<'_>]) -> io::Result<()> {
-        self.send_each(to, std::iter::once(parts)).map(drop)
+        self.send_all(to, std::iter::once(parts)).map(drop)
     }
 
     fn send_run(&mut self, to: SocketAddr, run: &[[IoSlice<'_>; 2]]) -> io::Result<usize> {
-        self.send_each(to, run.iter().take(FRAMES_PER_CALL).map(|parts| &parts[..]))
+        self.send_all(to, run.iter().take(FRAMES_PER_CALL).map(|parts| &parts[..]))
+    }
+
+    fn send_each(&mut self, datagrams: &[Datagram<'_>]) -> io::Result<usize> {
+        let mut sent = 0;
+        for Datagram { to, parts } in datagrams.iter().take(FRAMES_PER_CALL) {
+            let template = match to {
+                SocketAddr::V4(to) => self.neighbours.template(*to, self.socket.as_raw_fd()),
+                SocketAddr::V6(_) => None,
+            };
+            // What the device does not take goes by itself, and tells why.
+            let len = parts.iter().map(|part| part.len()).sum();
+            if template.is_none_or(|template| self.xsk.put(template, parts, len).is_err()) {
+                break;
+            }
+            sent += 1;
+        }
+        if sent == 0 {
+            return self.send(datagrams[0].to, &datagrams[0].parts).map(|()| 1);
+        }
+        self.xsk.kick()?;
+        Ok(sent)
     }
 
     fn recv(&mut self, pool: &Pool) -> Recv {
