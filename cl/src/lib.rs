@@ -72,15 +72,16 @@
 //!   while both processes live and share it.
 //! - A message that is not accepted comes back with the reason ([`SendError`]). A full ring, socket or
 //!   backlog is [`Refusal::Backpressure`], a used-up pool is [`Exhausted`].
-//! - A message accepted by [`Endpoint::send`] is on its way; one accepted by [`Endpoint::queue`] or
-//!   [`Endpoint::queue_copy`] is so after the next [`Endpoint::flush`], [`Endpoint::poll`] or [`Endpoint::drain`].
+//! - A message accepted by [`Endpoint::send`] is on its way; one accepted by [`Endpoint::queue`],
+//!   [`Endpoint::queue_copy`] or [`Endpoint::queue_copies`] is so after the next [`Endpoint::flush`], [`Endpoint::poll`] or [`Endpoint::drain`].
 //! - Who sent a message is its own word. A process of the same user shares our memory if it speaks the
 //!   protocol; one of another user never does.
 //! - What a process had of ours comes back when it ends, in whatever way; a peer that starts anew is another.
 //!
 //! # Tuning
 //!
-//! - Many small messages: [`Endpoint::queue_copy`] and [`Endpoint::drain`], which need no buffers.
+//! - Many small messages: [`Endpoint::queue_copies`] for those to one peer, [`Endpoint::queue_copy`], and
+//!   [`Endpoint::drain`], which need no buffers.
 //! - Long messages between processes of a host: write them in buffers from [`Endpoint::alloc`]; they are lent.
 //! - Latency: poll without pause on a processor of one's own. Everything else: [`Endpoint::park`] or the
 //!   [`runtime`].

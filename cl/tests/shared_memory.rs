@@ -194,8 +194,11 @@ fn copies_of_small_messages_are_received_where_they_lie_by_either_way() {
         a.resolve(BOB, b.local_addr());
         let lens = [0, 1, 8, 64, 1000, 1024, 1025, 2048, 2049, 70_000, 3];
         for round in 0..200 {
-            for len in lens {
-                a.queue_copy(BOB, &pattern(len, round)).unwrap();
+            let messages = lens.map(|len| pattern(len, round));
+            if round % 2 == 0 {
+                messages.iter().for_each(|message| a.queue_copy(BOB, message).unwrap());
+            } else {
+                assert_eq!(a.queue_copies(BOB, messages), (lens.len(), None));
             }
             a.flush();
             let mut arrived = 0;
@@ -230,6 +233,33 @@ fn copies_of_small_messages_are_received_where_they_lie_by_either_way() {
         assert_eq!(b.stats().messages_received, 200 * lens.len() as u64 + 10);
         assert_eq!(b.stats().bytes_received, 200 * lens.iter().sum::<usize>() as u64 + 10);
     }
+}
+
+#[test]
+fn many_copies_stop_where_there_is_no_room_and_go_on_there() {
+    let (mut a, mut b) = (open(ALICE), open(BOB));
+    a.resolve(BOB, b.local_addr());
+    // Of all lengths that are copied, so that the records meet the end of the ring in every way.
+    let messages: Vec<Vec<u8>> = (0..20_000).map(|n| pattern(n * 7 % 130, n)).collect();
+    let (mut accepted, mut arrived, mut refusals) = (0, 0, 0);
+    wait(|| {
+        let (more, refusal) = a.queue_copies(BOB, &messages[accepted..]);
+        accepted += more;
+        refusals += u64::from(refusal.is_some());
+        assert_eq!(refusal, (accepted < messages.len()).then_some(cl::Refusal::Backpressure));
+        assert!(a.poll().is_none());
+        b.drain(100, |message| {
+            assert!(message.contents == messages[arrived], "message {arrived}");
+            arrived += 1;
+        });
+        arrived == messages.len()
+    });
+    assert!(refusals > 10, "the ring was full {refusals} times only");
+    let bytes = messages.iter().map(|message| message.len() as u64).sum::<u64>();
+    let (sent, received) = (a.stats(), b.stats());
+    assert_eq!((sent.messages_sent, sent.shared_sent, sent.bytes_sent), (20_000, 20_000, bytes));
+    assert_eq!((sent.copies, sent.sends_refused), (20_000, refusals));
+    assert_eq!((received.messages_received, received.bytes_received), (20_000, bytes));
 }
 
 #[test]

@@ -23,7 +23,11 @@ struct Shared {
 
 impl Shared {
     fn new() -> Arc<Shared> {
-        let ring = (0..WORDS).map(|_| AtomicU64::new(0)).collect();
+        Shared::of(WORDS)
+    }
+
+    fn of(words: usize) -> Arc<Shared> {
+        let ring = (0..words).map(|_| AtomicU64::new(0)).collect();
         Arc::new(Shared { ring, consumed: AtomicU64::new(0), asleep: AtomicU64::new(0) })
     }
 
@@ -95,6 +99,81 @@ fn messages_arrive_whole_behind_a_skip() {
 #[test]
 fn a_full_ring_stops_the_writer_and_loses_nothing() {
     pass(&[], &[b"0123456789abcdef0123456789", b"fedcba9876543210fedcba", b"end"]);
+}
+
+/// So many that beside a record that is held back there is a stretch for another.
+const WORDS_WITH_STRETCHES: usize = 32;
+
+#[test]
+fn what_is_put_into_a_stretch_arrives_with_what_is_held_back() {
+    check(|| {
+        let shared = Shared::of(WORDS_WITH_STRETCHES);
+        let writer = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                let mut producer = Producer::default();
+                assert!(!producer.stretch(&shared.ring).put(b""), "nothing is held back");
+                assert!(shared.put(&mut producer, b""));
+                let mut stretch = producer.stretch(&shared.ring);
+                assert!(stretch.put(b"in there"));
+                assert!(!stretch.put(b""), "it would be time to release");
+                producer.end_stretch(stretch);
+                producer.release(&shared.ring);
+                assert_eq!(producer.copied(), (2, 8));
+            })
+        };
+        let mut consumer = Consumer::default();
+        for expected in [&b""[..], b"in there"] {
+            let taken = loop {
+                match shared.take(&mut consumer) {
+                    Some(taken) => break taken,
+                    None => thread::yield_now(),
+                }
+            };
+            assert_eq!(taken, expected);
+        }
+        writer.join().unwrap();
+        assert_eq!(shared.take(&mut consumer), None);
+    });
+}
+
+#[test]
+fn stretches_respect_what_has_not_been_read() {
+    // One thread, so there is one order; but many steps.
+    let mut model = loom::model::Builder::new();
+    model.max_branches = 20_000;
+    model.check(|| {
+        let shared = Shared::of(WORDS_WITH_STRETCHES);
+        let (mut producer, mut consumer) = (Producer::default(), Consumer::default());
+        let (mut sent, mut taken) = (0u64, 0);
+        // Messages of 0 to 9 bytes, until the ring is full; some are read, and so on.
+        let message = |n: u64| vec![n as u8; (n * 7 % 10) as usize];
+        for round in 0..40 {
+            loop {
+                let mut stretch = producer.stretch(&shared.ring);
+                while stretch.put(&message(sent)) {
+                    sent += 1;
+                }
+                producer.end_stretch(stretch);
+                if !shared.put(&mut producer, &message(sent)) {
+                    break;
+                }
+                sent += 1;
+            }
+            producer.release(&shared.ring);
+            for _ in 0..=round % 9 {
+                let Some(found) = shared.take(&mut consumer) else { break };
+                assert_eq!(found, message(taken));
+                taken += 1;
+            }
+        }
+        while let Some(found) = shared.take(&mut consumer) {
+            assert_eq!(found, message(taken));
+            taken += 1;
+        }
+        assert_eq!(sent, taken);
+        assert!(sent > 150, "only {sent} messages: the ring has hardly been full");
+    });
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::Endpoint;
 use crate::message::{Refusal, SendError};
 use crate::pool::Buf;
+use crate::shm::Stop;
 use crate::shm::id::ChannelId;
 use cl_base::PeerId;
 use std::io::IoSlice;
@@ -114,6 +115,51 @@ impl Endpoint {
         self.queue_copy_slowly(to, contents)
     }
 
+    /// As [`Endpoint::queue_copy`] for each of `messages` in turn, until one is refused: the fastest way for many, for what
+    /// can be done once for all of them is not done for each. Tells how many were accepted, and why the one after these was not.
+    ///
+    /// ```
+    /// # use cl::{Endpoint, EndpointConfig};
+    /// # use cl_base::PeerId;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (alice, bob) = (PeerId::new(1, 0), PeerId::new(2, 0));
+    /// # let mut a = Endpoint::open(EndpointConfig::new(alice, "127.0.0.1:0".parse()?))?;
+    /// # let mut b = Endpoint::open(EndpointConfig::new(bob, "127.0.0.1:0".parse()?))?;
+    /// # a.resolve(bob, b.local_addr());
+    /// let (accepted, refused) = a.queue_copies(bob, ["one", "two", "three"]);
+    /// assert_eq!((accepted, refused), (3, None));
+    /// a.flush();
+    /// # let mut seen = vec![];
+    /// # while seen.len() < 3 {
+    /// #     b.drain(3, |message| seen.push(String::from_utf8_lossy(message.contents).into_owned()));
+    /// # }
+    /// # assert_eq!(seen, ["one", "two", "three"]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[inline]
+    pub fn queue_copies<M: AsRef<[u8]>>(
+        &mut self,
+        to: PeerId,
+        messages: impl IntoIterator<Item = M>,
+    ) -> (usize, Option<Refusal>) {
+        let mut messages = messages.into_iter();
+        let mut accepted = 0;
+        loop {
+            let (count, stop);
+            (count, stop, messages) = self.copy_into_shared(to, messages);
+            accepted += count;
+            match stop {
+                Stop::Done => return (accepted, None),
+                Stop::Full => return (accepted, Some(Refusal::Backpressure)),
+                Stop::Other(message) => match self.queue_copy(to, message.as_ref()) {
+                    Ok(()) => accepted += 1,
+                    Err(refusal) => return (accepted, Some(refusal)),
+                },
+            }
+        }
+    }
+
     /// Sends what waits: queued messages, and what the network did not take at once. [`Endpoint::poll`] does
     /// it as well.
     #[inline]
@@ -127,6 +173,24 @@ impl Endpoint {
     /// True if a message waits for the network to take it.
     pub fn has_backlog(&self) -> bool {
         self.network.has_backlog()
+    }
+
+    #[inline]
+    fn copy_into_shared<M: AsRef<[u8]>, I: Iterator<Item = M>>(
+        &mut self,
+        to: PeerId,
+        mut messages: I,
+    ) -> (usize, Stop<M>, I) {
+        if let Some(channel) = self.shared_way(to, None)
+            && let Some(shm) = &mut self.shm
+        {
+            self.rhythm.shared_is_used = true;
+            let (count, stop, messages) = shm.send_copies(channel, messages);
+            self.stats.sends_refused += u64::from(matches!(stop, Stop::Full));
+            return (count, stop, messages);
+        }
+        let stop = messages.next().map_or(Stop::Done, Stop::Other);
+        (0, stop, messages)
     }
 
     fn queue_copy_slowly(&mut self, to: PeerId, contents: &[u8]) -> Result<(), Refusal> {

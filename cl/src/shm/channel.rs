@@ -1,7 +1,10 @@
 //! One pair of processes that share memory: what each writes and the other reads.
 
+mod copies;
 #[cfg(fuzzing)]
 pub(super) mod fuzzing;
+
+pub(crate) use copies::Stop;
 
 use super::bell;
 use super::handshake::{self, Heard, Offer};

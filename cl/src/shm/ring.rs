@@ -42,6 +42,11 @@ fn header(kind: Kind, len: usize) -> u64 {
     PRESENT | (kind as u64) << KIND | len as u64
 }
 
+/// A message copied in, as it is counted: the messages in the upper half, the bytes in the lower one.
+fn counted(len: usize) -> u64 {
+    1 << 32 | len as u64
+}
+
 /// The words that a record of `len` bytes of contents takes, its header included.
 fn words(len: usize) -> usize {
     1 + len.div_ceil(8)
@@ -79,6 +84,39 @@ pub(crate) enum Record {
     Lent(Loan),
 }
 
+/// Words of a ring into which short messages can be copied one after the other with no look at anything else:
+/// [`Producer::stretch`]. Whoever copies many has it in registers, and then stores the messages and nothing beside.
+#[derive(Debug, Default)]
+pub(crate) struct Stretch<'a> {
+    free: &'a [AtomicU64],
+    /// How many were free at first.
+    len: usize,
+    /// Messages and bytes written, the messages in the upper half.
+    copied: u64,
+}
+
+impl Stretch<'_> {
+    /// Writes a message of at most [`INLINE_MAX`] bytes. False if it does not fit in here.
+    #[inline]
+    pub(crate) fn put(&mut self, contents: &[u8]) -> bool {
+        let need = words(contents.len());
+        let Some((record, free)) = self.free.split_at_checked(need) else { return false };
+        let Some((first, record)) = record.split_first() else { return false };
+        copy_in(record, contents);
+        // Seen only by those who have seen the header that is held back.
+        first.store(header(Kind::Inline, contents.len()), Ordering::Relaxed);
+        self.free = free;
+        self.copied += counted(contents.len());
+        true
+    }
+
+    /// How many were written.
+    #[inline]
+    pub(crate) fn messages(&self) -> usize {
+        (self.copied >> 32) as usize
+    }
+}
+
 /// The producer has written what cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Broken;
@@ -106,8 +144,30 @@ impl Producer {
             }
         }
         self.write_header(ring, at, need, header(Kind::Inline, len));
-        self.copied_lately += 1 << 32 | len as u64;
+        self.copied_lately += counted(len);
         true
+    }
+
+    /// The words up to the next at which something else is to be done than to write: to release what was
+    /// written, to look for room or to go back to the beginning. None if nothing is held back, for what is written there
+    /// shows with the header that is. [`Producer::end_stretch`] is to be called before anything else is.
+    #[inline]
+    pub(crate) fn stretch<'a>(&self, ring: &'a [AtomicU64]) -> Stretch<'a> {
+        let Some((held, _)) = self.held else { return Stretch::default() };
+        let at = self.at as usize & (ring.len() - 1);
+        let to_release = (held + (ring.len() / HELD_PART) as u64 - 1).saturating_sub(self.at);
+        // The word behind is for the next header.
+        let room = (self.consumed + ring.len() as u64 - 1).saturating_sub(self.at);
+        let free = &ring[at..ring.len() - 1];
+        let len = (to_release.min(room) as usize).min(free.len());
+        Stretch { free: &free[..len], len, copied: 0 }
+    }
+
+    /// Goes on behind what was written into a stretch.
+    #[inline]
+    pub(crate) fn end_stretch(&mut self, stretch: Stretch<'_>) {
+        self.at += (stretch.len - stretch.free.len()) as u64;
+        self.copied_lately += stretch.copied;
     }
 
     /// True if a loan can be written now.
@@ -251,8 +311,20 @@ impl Consumer {
     }
 }
 
+/// Words that are copied without a look whether there are more: for a line of the cache, as many messages have.
+const AT_ONCE: usize = 8;
+
 #[inline]
-fn copy_in(to: &[AtomicU64], from: &[u8]) {
+fn copy_in(mut to: &[AtomicU64], from: &[u8]) {
+    let (lines, from) = from.as_chunks::<{ 8 * AT_ONCE }>();
+    for line in lines {
+        let Some((these, others)) = to.split_first_chunk::<AT_ONCE>() else { return };
+        let (words, _) = line.as_chunks::<8>();
+        for i in 0..AT_ONCE {
+            these[i].store(u64::from_le_bytes(words[i]), Ordering::Relaxed);
+        }
+        to = others;
+    }
     let (whole, rest) = from.as_chunks::<8>();
     for (to, from) in to.iter().zip(whole) {
         to.store(u64::from_le_bytes(*from), Ordering::Relaxed);
@@ -265,7 +337,16 @@ fn copy_in(to: &[AtomicU64], from: &[u8]) {
 }
 
 #[inline]
-fn copy_out(from: &[AtomicU64], to: &mut [u8]) {
+fn copy_out(mut from: &[AtomicU64], to: &mut [u8]) {
+    let (lines, to) = to.as_chunks_mut::<{ 8 * AT_ONCE }>();
+    for line in lines {
+        let Some((these, others)) = from.split_first_chunk::<AT_ONCE>() else { return };
+        let (words, _) = line.as_chunks_mut::<8>();
+        for i in 0..AT_ONCE {
+            words[i] = these[i].load(Ordering::Relaxed).to_le_bytes();
+        }
+        from = others;
+    }
     let (whole, rest) = to.as_chunks_mut::<8>();
     for (to, from) in whole.iter_mut().zip(from) {
         *to = from.load(Ordering::Relaxed).to_le_bytes();

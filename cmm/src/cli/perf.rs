@@ -8,6 +8,7 @@ use clap::Args;
 use ghidrah_perf::case::{self, Contents, Effort, Layer, Link, Pacing, Transport, Workload};
 use ghidrah_perf::peers::{Peer, PeerError, Peers};
 use ghidrah_perf::plan::{Metric, Plan, Progress, Subject};
+use ghidrah_perf::role::SMALL_COPY_MAX;
 use ghidrah_perf::run::{Launcher, Place};
 use ghidrah_perf::{Case, sizes, supported, table, worker};
 use std::io::{IsTerminal, Write};
@@ -28,7 +29,8 @@ pub(super) const HELP: &str = "What is measured:
   lat     ping-pong: half the round trip, percentiles; the mean is of a batch
           without reading the clock
   bw      one way, a window of messages under way: bytes per second that arrive
-  rate    the same, messages per second
+  rate    the same, messages per second; over cl those of up to 1 KiB are
+          copied, by queue_copies and drain (else say --loaned)
   incast  several senders to one receiver: bytes per second, and the slowest
           sender by the mean
   table   the project's table of goals, against everybody
@@ -94,10 +96,11 @@ pub struct PerfArgs {
     #[arg(long)]
     park: bool,
     /// Messages are handed over in the buffers they are in; only their first bytes are written and read (the
-    /// default but for bw).
+    /// default but for bw, and short messages of cl's rate).
     #[arg(long, conflicts_with = "copied")]
     loaned: bool,
-    /// Contents are copied from and into memory of the program's own (the default for bw).
+    /// Contents are copied from and into memory of the program's own (the default for bw, and for
+    /// short messages of cl's rate).
     #[arg(long)]
     copied: bool,
     /// Senders of an incast; by default 8.
@@ -235,6 +238,7 @@ fn plan(args: &PerfArgs, peers: &Peers) -> Result<Plan, Failure> {
         Workload::Incast => "1K",
     };
     let sizes = sizes::parse(args.size.as_deref().unwrap_or(default_sizes)).map_err(|e| e.to_string())?;
+    let layer = args.layer.unwrap_or(Layer::Cl);
     let transport = args.transport.unwrap_or(Transport::Udp);
     let veth = args.veth || (transport == Transport::Xdp && args.connect.is_none());
     let faults = match args.faults {
@@ -245,7 +249,7 @@ fn plan(args: &PerfArgs, peers: &Peers) -> Result<Plan, Failure> {
     for size in sizes {
         let case = Case {
             workload,
-            layer: args.layer.unwrap_or(Layer::Cl),
+            layer,
             transport,
             link: if veth { Link::Veth } else { Link::Host },
             size,
@@ -254,6 +258,10 @@ fn plan(args: &PerfArgs, peers: &Peers) -> Result<Plan, Failure> {
             contents: match (args.copied, args.loaned, workload) {
                 // Bytes per second of bytes that nobody touches would be a number without a meaning.
                 (true, ..) | (_, false, Workload::Bw) => Contents::Copied,
+                // The way with the most messages per second, which a program with many short ones would take.
+                (_, false, Workload::Rate) if layer == Layer::Cl && size <= SMALL_COPY_MAX => {
+                    Contents::Copied
+                }
                 _ => Contents::Loaned,
             },
             senders: if workload == Workload::Incast { args.senders.unwrap_or(SENDERS) } else { 1 },

@@ -80,6 +80,26 @@ pub trait Party: Sized {
         }
     }
 
+    /// As [`Party::queue_copy`] for each of `messages`. Tells how many were accepted, and whether all were.
+    ///
+    /// # Errors
+    /// As [`Party::queue_copy`].
+    #[inline]
+    fn queue_copies<'m>(
+        &mut self,
+        to: PeerId,
+        messages: impl Iterator<Item = &'m [u8]>,
+    ) -> Result<(u64, bool), String> {
+        let mut accepted = 0;
+        for contents in messages {
+            if !self.queue_copy(to, contents)? {
+                return Ok((accepted, false));
+            }
+            accepted += 1;
+        }
+        Ok((accepted, true))
+    }
+
     /// As [`Party::queue_copy`], to be sent at once.
     ///
     /// # Errors

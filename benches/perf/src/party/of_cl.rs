@@ -57,6 +57,19 @@ impl Party for Endpoint {
     }
 
     #[inline]
+    fn queue_copies<'m>(
+        &mut self,
+        to: PeerId,
+        messages: impl Iterator<Item = &'m [u8]>,
+    ) -> Result<(u64, bool), String> {
+        match Endpoint::queue_copies(self, to, messages) {
+            (accepted, None) => Ok((accepted as u64, true)),
+            (accepted, Some(Refusal::Backpressure)) => Ok((accepted as u64, false)),
+            (_, Some(reason)) => Err(format!("message not sent: {reason}")),
+        }
+    }
+
+    #[inline]
     fn drain(&mut self, max: usize, mut each: impl FnMut(PeerId, &[u8])) -> Result<usize, String> {
         Ok(Endpoint::drain(self, max, |message| each(message.from, message.contents)))
     }

@@ -114,11 +114,14 @@ impl Source {
             return Ok(());
         }
         if self.messages.are_small_copies() {
-            for _ in 0..room {
-                if !party.queue_copy(self.to, self.messages.copy_of(self.sent))? {
+            while room > 0 {
+                let messages = self.messages.copies_of(self.sent, room);
+                let (accepted, all) = party.queue_copies(self.to, messages)?;
+                self.sent += accepted;
+                room -= accepted;
+                if !all {
                     break;
                 }
-                self.sent += 1;
             }
             party.flush();
             return Ok(());

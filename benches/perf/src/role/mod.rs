@@ -66,10 +66,15 @@ struct Messages {
     /// The application's own memory, if contents are copied.
     from: Vec<u8>,
     into: Vec<u8>,
+    /// Small ones are handed over so many at a time, one behind the other.
+    many: Vec<u8>,
 }
 
+/// Messages in there: few enough that they stay in the first-level cache.
+const MANY: u64 = 32;
+
 /// Up to this size copied contents are sent and received by slices, without buffers.
-const SMALL_COPY_MAX: usize = 1024;
+pub const SMALL_COPY_MAX: usize = 1024;
 /// Bytes at the front of a message that hold its number, if it has so many.
 const NUMBER_LEN: usize = 8;
 
@@ -77,7 +82,8 @@ impl Messages {
     fn new(size: usize, contents: Contents) -> Messages {
         let own = if contents == Contents::Copied { size } else { 0 };
         // Not zero: pages never written are all the same one.
-        Messages { size, contents, from: vec![1; own], into: vec![1; own] }
+        let many = if own <= SMALL_COPY_MAX { own * MANY as usize } else { 0 };
+        Messages { size, contents, from: vec![1; own], into: vec![1; own], many: vec![1; many] }
     }
 
     /// A message that says it is number `n`, or `None` if there is no buffer now.
@@ -109,6 +115,21 @@ impl Messages {
         let len = NUMBER_LEN.min(self.size);
         self.from[..len].copy_from_slice(&n.to_le_bytes()[..len]);
         &self.from
+    }
+
+    /// The contents of the messages from number `first` on, at most `count` and at most [`MANY`], in the application's own memory.
+    #[inline]
+    fn copies_of(&mut self, first: u64, count: u64) -> impl Iterator<Item = &[u8]> {
+        let (size, count) = (self.size, count.min(MANY) as usize);
+        for (number, at) in (first..).zip(0..count) {
+            let message = &mut self.many[at * size..(at + 1) * size];
+            match message.first_chunk_mut::<NUMBER_LEN>() {
+                Some(front) => *front = number.to_le_bytes(),
+                None => message.copy_from_slice(&number.to_le_bytes()[..size]),
+            }
+        }
+        let many = &self.many;
+        (0..count).map(move |at| &many[at * size..(at + 1) * size])
     }
 
     /// The number that a message carries, after its contents have been taken.

@@ -132,6 +132,18 @@ pub(in crate::shm) fn neighbour(mut input: &[u8]) {
                     }
                 }
                 5 => drop(held.pop_front()),
+                6 if what & 8 != 0 => {
+                    let messages: [&[u8]; 3] = [&[0; COPY_MAX + 1][..place % (COPY_MAX + 2)], &[1; 5], &[]];
+                    channel.ring_bell();
+                    let before = channel.traffic();
+                    let (count, stop, rest) = channel.send_copies(COPY_MAX, messages.into_iter());
+                    let left = rest.count() + usize::from(stop != Stop::Done);
+                    assert_eq!(count + left, messages.len());
+                    channel.ring_bell();
+                    let bytes = messages[..count].iter().map(|message| message.len()).sum::<usize>();
+                    let sent = Traffic::default().and_sent_copies(count as u64, bytes as u64);
+                    assert_eq!(channel.traffic().since(before), sent);
+                }
                 6 => {
                     let buf = held.pop_back().or_else(|| {
                         let mut buf = rig.ours.alloc(place * 16).ok()?;
