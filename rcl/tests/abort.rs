@@ -66,7 +66,14 @@ fn what_was_sent_before_arrives_as_it_was_though_its_buffers_are_used_again() {
         if a.cl().pool().pages() == Pages::Plain {
             assert!(a.cl().stats().datagrams_lent > lent, "round {round}");
         }
+        let free = a.cl().pool().available(LEN);
         a.abort(B);
+        // Until it has let go of them.
+        let start = Instant::now();
+        while a.cl().pool().available(LEN) < free + 2 {
+            assert!(start.elapsed() < LIMIT, "round {round}: the buffers are not given back");
+            a.poll();
+        }
         // Every buffer that one of the messages can have been in.
         let mut all = Vec::new();
         while let Ok(mut buf) = a.alloc(LEN) {
