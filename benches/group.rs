@@ -4,8 +4,8 @@
 use cl_base::{PeerId, Time};
 use mml::{SecretKey, keys};
 use replication::{
-    Apply, Client, ClientEffect, Config, Effect, Keys, MemberId, Replica, RestoreError, Signature,
-    StateMachine,
+    Apply, Client, ClientAuthentication, ClientEffect, Config, Effect, Keys, Mac, MemberId, Replica,
+    RestoreError, Signature, StateMachine, VoteAuthentication,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,9 +34,12 @@ impl StateMachine for Noop {
     }
 }
 
-/// Real Ed25519 signatures, the same as in a cluster.
+/// Real Ed25519 signatures, the same as in a cluster, and MACs as good as those of sessions: BLAKE3 under a key
+/// of each pair.
 struct BenchKeys {
     own: SecretKey,
+    /// This party's number among the members; the client has none.
+    me: Option<usize>,
     members: Arc<Vec<keys::PublicKey>>,
     client: keys::PublicKey,
 }
@@ -51,6 +54,29 @@ impl Keys for BenchKeys {
     fn verify_client(&self, _: PeerId, bytes: &[u8], signature: &Signature) -> bool {
         keys::verify(&self.client, DOMAIN, bytes, signature)
     }
+    fn macs(&self, bytes: &[u8]) -> Option<Vec<Mac>> {
+        Some((0..self.members.len()).map(|member| mac(member, bytes)).collect())
+    }
+    fn verify_mac(&self, _: PeerId, bytes: &[u8], found: &Mac) -> bool {
+        self.me.is_some_and(|me| mac(me, bytes) == *found)
+    }
+}
+
+/// What the client sends this member.
+fn mac(member: usize, bytes: &[u8]) -> Mac {
+    let key = [member as u8; 32];
+    *blake3::keyed_hash(&key, bytes).as_bytes().first_chunk().expect("a hash is longer than a MAC")
+}
+
+/// What is signed and what has a MAC only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authentication {
+    /// Requests and votes are signed.
+    Signed,
+    /// Votes have MACs, requests are signed.
+    MacVotes,
+    /// Neither is signed.
+    Macs,
 }
 
 /// A group of `3f+1` members and one client.
@@ -64,26 +90,35 @@ pub struct Group {
 }
 
 impl Group {
-    /// A group of `n` members: 4 tolerate one fault, 1 is the unreplicated baseline.
+    /// A group of `n` members: 4 tolerate one fault, 1 is the unreplicated baseline. MACs of messages between
+    /// members are the transport's and cost nothing here.
     ///
     /// # Panics
     /// If `n` is not 3f+1.
-    pub fn new(n: u32) -> Group {
+    pub fn new(n: u32, authentication: Authentication) -> Group {
         let secrets: Vec<SecretKey> = (0..n).map(|i| SecretKey::from_seed([i as u8 + 1; 32])).collect();
         let client = SecretKey::from_seed([200; 32]);
         let members: Vec<PeerId> = (0..n).map(|i| PeerId::new(i + 1, 0)).collect();
         let public = Arc::new(secrets.iter().map(SecretKey::public).collect::<Vec<_>>());
-        let keys = |own: &SecretKey| {
-            Box::new(BenchKeys { own: own.clone(), members: public.clone(), client: client.public() })
+        let keys = |own: &SecretKey, me| {
+            Box::new(BenchKeys { own: own.clone(), me, members: public.clone(), client: client.public() })
         };
-        let config = Config::new(1, members.clone()).expect("3f+1 members");
+        let mut config = Config::new(1, members.clone()).expect("3f+1 members");
+        if authentication != Authentication::Signed {
+            config.votes = VoteAuthentication::Channel;
+        }
+        if authentication == Authentication::Macs {
+            config.clients = ClientAuthentication::Macs;
+        }
         let now = Time::from_nanos(1_000_000_000);
         let replicas = secrets
             .iter()
             .zip(config.all())
-            .map(|(secret, me)| Replica::new(config.clone(), me, keys(secret), Noop, now))
+            .map(|(secret, me)| {
+                Replica::new(config.clone(), me, keys(secret, Some(usize::from(me.0))), Noop, now)
+            })
             .collect();
-        let client = Client::new(&config, CLIENT, keys(&client), now.as_nanos());
+        let client = Client::new(&config, CLIENT, keys(&client, None), now.as_nanos());
         Group { now, members, replicas, client, wire: VecDeque::new(), messages: 0 }
     }
 
@@ -132,8 +167,10 @@ mod tests {
 
     #[test]
     fn groups_of_one_and_four_order_operations_past_a_checkpoint() {
-        for n in [1, 4] {
-            let mut group = Group::new(n);
+        for (n, authentication) in
+            [(1, Authentication::Signed), (4, Authentication::Signed), (4, Authentication::Macs)]
+        {
+            let mut group = Group::new(n, authentication);
             for i in 0..300u32 {
                 group.order(i.to_le_bytes().to_vec());
             }

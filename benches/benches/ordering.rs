@@ -1,16 +1,23 @@
 //! The processor time of one ordered operation, all parties in one thread: a group that tolerates one fault
-//! against the same code unreplicated (one member), requests and votes signed with Ed25519.
+//! against the same code unreplicated (one member), with signatures (Ed25519) and with MACs.
 
-use benches::group::Group;
+use benches::group::{Authentication, Group};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 
 fn ordering(c: &mut Criterion) {
     let mut bench = c.benchmark_group("order one operation");
     bench.throughput(Throughput::Elements(1));
-    for (name, members) in [("unreplicated", 1), ("3 active + 1 spare", 4)] {
+    let cases = [
+        ("unreplicated, signed", 1, Authentication::Signed),
+        ("unreplicated, MACs", 1, Authentication::Macs),
+        ("3 active + 1 spare, signed", 4, Authentication::Signed),
+        ("3 active + 1 spare, MAC votes", 4, Authentication::MacVotes),
+        ("3 active + 1 spare, MACs", 4, Authentication::Macs),
+    ];
+    for (name, members, authentication) in cases {
         for bytes in [64, 1024] {
-            let mut group = Group::new(members);
+            let mut group = Group::new(members, authentication);
             let before = group.messages();
             group.order(vec![7; bytes]);
             println!("{name}, {bytes} B: {} messages an operation", group.messages() - before);

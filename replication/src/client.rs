@@ -1,8 +1,8 @@
 //! The client's side: operations, replies that f+1 members agree on, notifications (PROTOCOL.md 2.11).
 
-use crate::config::{Config, MemberId, Rsn, View};
+use crate::config::{ClientAuthentication, Config, MemberId, Rsn, View};
 use crate::keys::{Digest, Keys};
-use crate::message::{self, Message, Notify, Outcome, REQUEST_OVERHEAD_BYTES, Reply, Request, result_digest};
+use crate::message::{self, Message, Notify, Outcome, Proof, Reply, Request, result_digest};
 use crate::notifications::{Inbox, Progress, nth_largest};
 use cl_base::{PeerId, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -12,6 +12,10 @@ const BACKOFF_MAX: u32 = 3;
 
 /// Decided requests remembered to catch members that answer otherwise later, as a multiple of W.
 const DECIDED_WINDOWS: u64 = 2;
+
+/// Requests signed after one with MACs was not answered in time: some member may want signatures from this client,
+/// and each request would wait for T_c otherwise.
+const SIGNED_AFTER_TIMEOUT: u64 = 64;
 
 /// Names a submitted operation: the client's own sequence number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,6 +100,8 @@ type Answer = (Rsn, Digest);
 
 struct Outstanding {
     frame: Vec<u8>,
+    /// The request while it has MACs only: it is signed before it is sent again.
+    unsigned: Option<Request>,
     resend_at: Time,
     attempts: u32,
     answers: BTreeMap<MemberId, Answer>,
@@ -110,6 +116,8 @@ pub struct Client {
     me: PeerId,
     keys: Box<dyn Keys>,
     next_t: u64,
+    /// So many requests more are signed although MACs would do.
+    signed_left: u64,
     outstanding: BTreeMap<u64, Outstanding>,
     decided: BTreeMap<u64, Answer>,
     views: BTreeMap<MemberId, View>,
@@ -128,6 +136,7 @@ impl Client {
             me,
             keys,
             next_t: first_t,
+            signed_left: 0,
             outstanding: BTreeMap::new(),
             decided: BTreeMap::new(),
             views: BTreeMap::new(),
@@ -164,7 +173,7 @@ impl Client {
     /// # Errors
     /// [`SubmitError`]; nothing was sent then.
     pub fn submit(&mut self, now: Time, op: Vec<u8>) -> Result<Ticket, SubmitError> {
-        let max = self.config.batch_bytes_max - REQUEST_OVERHEAD_BYTES;
+        let max = self.config.op_bytes_max();
         if op.len() > max {
             return Err(SubmitError::TooLong { len: op.len(), max });
         }
@@ -175,13 +184,20 @@ impl Client {
         self.next_t += 1;
         let notified = self.inbox.as_ref().map_or(0, Inbox::received);
         let statement = Request::statement(self.config.group, self.me, t, notified, &op);
-        let signature = self.keys.sign(&statement.0);
-        let request = Request { client: self.me, t, notified, op, signature };
-        let frame = message::encode(&self.config, &Message::Request(request));
+        let proof = self.prove(&statement);
+        let request = Request { client: self.me, t, notified, op, proof };
+        let signed = request.is_signed();
+        let message = Message::Request(request);
+        let frame = message::encode(&self.config, &message);
+        let unsigned = match message {
+            Message::Request(request) if !signed => Some(request),
+            _ => None,
+        };
         let primary = self.config.peer(self.view_hint().primary);
         self.effects.push_back(ClientEffect::Send { to: primary, bytes: frame.clone() });
         let outstanding = Outstanding {
             frame,
+            unsigned,
             resend_at: now + self.config.client_timeout,
             attempts: 0,
             answers: BTreeMap::new(),
@@ -190,6 +206,18 @@ impl Client {
         };
         self.outstanding.insert(t, outstanding);
         Ok(Ticket(t))
+    }
+
+    /// MACs if the group takes them from this client and the last time-out is long past, otherwise a signature.
+    fn prove(&mut self, statement: &Digest) -> Proof {
+        if self.config.clients == ClientAuthentication::Macs
+            && self.signed_left == 0
+            && let Some(macs) = self.keys.macs(&statement.0)
+        {
+            return Proof::Macs(macs);
+        }
+        self.signed_left = self.signed_left.saturating_sub(1);
+        Proof::Signed(self.keys.sign(&statement.0))
     }
 
     /// Takes in a frame from `from`, whom the transport has authenticated.
@@ -209,6 +237,13 @@ impl Client {
     pub fn on_timeout(&mut self, now: Time) {
         let mut frames = Vec::new();
         for outstanding in self.outstanding.values_mut().filter(|o| o.resend_at <= now) {
+            if let Some(mut request) = outstanding.unsigned.take() {
+                let Request { client, t, notified, op, .. } = &request;
+                let statement = Request::statement(self.config.group, *client, *t, *notified, op);
+                request.proof = Proof::Signed(self.keys.sign(&statement.0));
+                outstanding.frame = message::encode(&self.config, &Message::Request(request));
+                self.signed_left = SIGNED_AFTER_TIMEOUT;
+            }
             let pause = self.config.client_timeout * (1 << outstanding.attempts);
             outstanding.attempts = (outstanding.attempts + 1).min(BACKOFF_MAX);
             outstanding.resend_at = now + pause;

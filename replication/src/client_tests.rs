@@ -25,6 +25,56 @@ fn client() -> (Config, Client) {
     (config, client)
 }
 
+/// With MACs for all members that are all zero.
+struct ZeroMacs;
+
+impl Keys for ZeroMacs {
+    fn sign(&self, _: &[u8]) -> Signature {
+        [1; 64]
+    }
+    fn verify_member(&self, _: MemberId, _: &[u8], _: &Signature) -> bool {
+        unreachable!("a client believes f+1 members, not signatures")
+    }
+    fn verify_client(&self, _: PeerId, _: &[u8], _: &Signature) -> bool {
+        unreachable!("a client believes f+1 members, not signatures")
+    }
+    fn macs(&self, _: &[u8]) -> Option<Vec<crate::keys::Mac>> {
+        Some(vec![[0; 16]; 4])
+    }
+}
+
+#[test]
+fn what_was_not_answered_in_time_is_signed_and_what_follows_for_a_while() {
+    let config = Config { clients: ClientAuthentication::Macs, ..client().0 };
+    let mut client = Client::new(&config, ME, Box::new(ZeroMacs), 1);
+    let proofs = |client: &mut Client| {
+        let proof = |effect| match effect {
+            ClientEffect::Send { bytes, .. } => match message::decode(&config, &bytes) {
+                Ok(Message::Request(request)) => Some(request.is_signed()),
+                _ => None,
+            },
+            _ => None,
+        };
+        effects(client).into_iter().filter_map(proof).collect::<Vec<_>>()
+    };
+    client.submit(NOW, b"a".to_vec()).unwrap();
+    assert_eq!(proofs(&mut client), [false]);
+    client.on_timeout(NOW + config.client_timeout);
+    assert_eq!(proofs(&mut client), [true; 4], "to all");
+    for from in [0, 1] {
+        reply(&config, &mut client, from, 0, 1, 1, b"r");
+    }
+    effects(&mut client);
+    for t in 2..=SIGNED_AFTER_TIMEOUT + 2 {
+        client.submit(NOW, b"b".to_vec()).unwrap();
+        assert_eq!(proofs(&mut client), [t < SIGNED_AFTER_TIMEOUT + 2]);
+        for from in [0, 1] {
+            reply(&config, &mut client, from, 0, t, t, b"r");
+        }
+        effects(&mut client);
+    }
+}
+
 fn effects(client: &mut Client) -> Vec<ClientEffect> {
     std::iter::from_fn(|| client.poll_effect()).collect()
 }

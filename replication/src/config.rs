@@ -1,7 +1,7 @@
 //! What the members of a group must agree on before they start, and what each may tune.
 
 use crate::certificate::{Certificate, VoteClaim};
-use crate::message::{MESSAGE_BYTES_MAX, REQUEST_OVERHEAD_BYTES};
+use crate::message::{MESSAGE_BYTES_MAX, Proof, REQUEST_FIELDS_BYTES};
 use borsh::{BorshDeserialize, BorshSerialize};
 use cl_base::PeerId;
 use std::fmt;
@@ -37,6 +37,19 @@ pub enum VoteAuthentication {
     Channel,
 }
 
+/// How clients prove their requests to the members (PROTOCOL.md 2.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ClientAuthentication {
+    /// Each request is signed: all members judge it alike.
+    #[default]
+    Signed,
+    /// A request carries a MAC for each member, and a signature only when it is sent again. For clients of one
+    /// administrative domain: a request that is good for the primary alone holds up its batch until the view
+    /// changes, so a faulty client can force n view changes. After each the members that saw it take nothing
+    /// but signatures from this client.
+    Macs,
+}
+
 /// A rule switched off, so that tests can show that the judges notice. Never set in production.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +77,8 @@ pub struct Config {
     pub members: Vec<PeerId>,
     /// How votes are authenticated between members.
     pub votes: VoteAuthentication,
+    /// How requests are authenticated.
+    pub clients: ClientAuthentication,
     /// K: batches between two checkpoints.
     pub checkpoint_interval: u64,
     /// L: how far above the stable checkpoint batches are ordered; a multiple of K, at least 2K.
@@ -134,6 +149,7 @@ impl Config {
             f,
             members,
             votes: VoteAuthentication::default(),
+            clients: ClientAuthentication::default(),
             checkpoint_interval: 128,
             log_window: 256,
             pipeline: 8,
@@ -189,7 +205,7 @@ impl Config {
         range(self.pipeline > 0, "pipeline must be positive")?;
         range(self.batch_requests_max > 0, "batch_requests_max must be positive")?;
         range(
-            self.batch_bytes_max > REQUEST_OVERHEAD_BYTES && self.batch_bytes_max <= MESSAGE_BYTES_MAX / 2,
+            self.batch_bytes_max > self.request_overhead() && self.batch_bytes_max <= MESSAGE_BYTES_MAX / 2,
             "batch_bytes_max must hold a request and fit into a message",
         )?;
         range((1..=1024).contains(&self.client_window), "client_window must be within 1 and 1024")?;
@@ -263,6 +279,21 @@ impl Config {
     /// there, so more are needed only if 32 views in a row fail at one position.
     pub(crate) fn votes_claimed_max(&self) -> usize {
         (MESSAGE_BYTES_MAX / 2 / (self.log_window as usize * VoteClaim::BYTES)).clamp(2, 32)
+    }
+
+    /// Bytes of an operation at most.
+    pub fn op_bytes_max(&self) -> usize {
+        self.batch_bytes_max - self.request_overhead()
+    }
+
+    /// What an encoded request has beside its operation, at most.
+    fn request_overhead(&self) -> usize {
+        let signed = Proof::Signed([0; 64]).encoded_len();
+        let proof = match self.clients {
+            ClientAuthentication::Signed => signed,
+            ClientAuthentication::Macs => signed.max(Proof::Macs(vec![[0; 16]; self.n()]).encoded_len()),
+        };
+        REQUEST_FIELDS_BYTES + proof
     }
 
     pub(crate) fn has(&self, member: MemberId) -> bool {

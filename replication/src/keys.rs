@@ -10,6 +10,9 @@ use std::fmt;
 /// A signature over a 32-byte digest; Ed25519 in production.
 pub type Signature = [u8; 64];
 
+/// A message authentication code over a 32-byte digest.
+pub type Mac = [u8; 16];
+
 /// A BLAKE3 digest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, BorshSerialize, BorshDeserialize)]
 pub struct Digest(pub [u8; 32]);
@@ -33,6 +36,16 @@ pub trait Keys: Send {
     fn verify_member(&self, member: MemberId, bytes: &[u8], signature: &Signature) -> bool;
     /// Whether `signature` over `bytes` is by the client `client`; false for a party that may not be one.
     fn verify_client(&self, client: PeerId, bytes: &[u8], signature: &Signature) -> bool;
+    /// MACs over `bytes`, one for each member in the order of the roster, under the key that this client shares
+    /// with it. `None`: it shares none, and signs instead. Only used with
+    /// [`ClientAuthentication::Macs`](crate::ClientAuthentication::Macs).
+    fn macs(&self, _bytes: &[u8]) -> Option<Vec<Mac>> {
+        None
+    }
+    /// Whether `mac` over `bytes` is by `client` for this member.
+    fn verify_mac(&self, _client: PeerId, _bytes: &[u8], _mac: &Mac) -> bool {
+        false
+    }
 }
 
 /// What a digest or signature is for; equal bytes under different domains never stand for each other.
@@ -147,6 +160,10 @@ impl Authority {
     /// Signatures remembered as good.
     pub(crate) fn remembered(&self) -> usize {
         self.verified.len()
+    }
+
+    pub(crate) fn mac_good(&self, client: PeerId, digest: Digest, mac: &Mac) -> bool {
+        self.keys.verify_mac(client, &digest.0, mac)
     }
 
     /// The signer is part of every signed digest, so digest and signature name the fact completely.

@@ -52,9 +52,11 @@ pub mod message;
 
 pub use certificate::{Certificate, CheckpointProof, VoteClaim};
 pub use client::{Client, ClientEffect, SubmitError, Ticket, ViewHint};
-pub use config::{Config, ConfigError, MemberId, Mutation, Rsn, View, VoteAuthentication};
+pub use config::{
+    ClientAuthentication, Config, ConfigError, MemberId, Mutation, Rsn, View, VoteAuthentication,
+};
 pub use effect::{Effect, Event, LeaveReason};
-pub use keys::{Digest, Keys, Signature};
+pub use keys::{Digest, Keys, Mac, Signature};
 pub use machine::{Apply, Local, NO_CLIENT, Pushed, RestoreError, StateMachine};
 pub use replica::{Holding, Mode, Refusal, RefusalCounters, Replica, ReplicaStatus, Role};
 pub use storage::{CheckpointRecord, InstalledView, Record, RecoverError, SlotRecord};

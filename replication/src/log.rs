@@ -3,7 +3,7 @@
 use crate::certificate::Certificate;
 use crate::config::{MemberId, Rsn, View};
 use crate::keys::{Digest, Signature};
-use crate::message::Body;
+use crate::message::{Body, Vote};
 use std::collections::BTreeMap;
 
 /// A PRE-PREPARE accepted in the current view.
@@ -14,11 +14,22 @@ pub(crate) struct Accepted {
     pub(crate) proposal: Option<Signature>,
 }
 
+/// A PRE-PREPARE that waits for the votes of others.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) vote: Vote,
+    pub(crate) proposal: Option<Signature>,
+    pub(crate) body: Body,
+}
+
 /// One position of the order.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     /// The PRE-PREPARE accepted in the current view.
     pub(crate) accepted: Option<Accepted>,
+    /// A PRE-PREPARE of the current view with a request whose MAC for this member is wrong. It is accepted when
+    /// w members, the primary among them, voted for it.
+    pub(crate) held: Option<Box<Held>>,
     /// PREPAREs of the current view and tag, the first of each member.
     pub(crate) prepares: BTreeMap<MemberId, (Digest, Option<Signature>)>,
     /// COMMITs of the current view and tag, the first of each member.
@@ -79,6 +90,7 @@ impl Slot {
     /// (PROTOCOL.md 2.3).
     pub(crate) fn leave_view(&mut self) {
         self.accepted = None;
+        self.held = None;
         self.prepares.clear();
         self.commits.clear();
         (self.voted, self.prepared, self.committed) = (false, false, false);

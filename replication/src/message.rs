@@ -6,8 +6,8 @@
 //! `(domain, group, epoch, signer, statement)`.
 
 use crate::certificate::{Certificate, CheckpointProof, VoteClaim};
-use crate::config::{Config, MemberId, Rsn, View};
-use crate::keys::{Authority, Digest, Domain, Signature, digest_of, hash, statement};
+use crate::config::{ClientAuthentication, Config, MemberId, Rsn, View};
+use crate::keys::{Authority, Digest, Domain, Mac, Signature, digest_of, hash, statement};
 use borsh::{BorshDeserialize, BorshSerialize};
 use cl_base::codec::{self, DecodeError};
 use cl_base::{PeerId, Time};
@@ -16,12 +16,41 @@ use cl_base::{PeerId, Time};
 /// everything else stays below 64 KiB.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
-/// What a request has beside its operation, once encoded.
-pub const REQUEST_OVERHEAD_BYTES: usize = 8 + 8 + 8 + 4 + 64;
+/// What an encoded request has beside its operation and its proof.
+pub(crate) const REQUEST_FIELDS_BYTES: usize = 8 + 8 + 8 + 4;
 
-/// REQUEST: an operation of a client, signed by it.
+/// How a request proves whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Proof {
+    /// The client's signature.
+    Signed(Signature),
+    /// A MAC for each member in the order of the roster ([`ClientAuthentication`](crate::ClientAuthentication)).
+    Macs(Vec<Mac>),
+}
+
+impl Proof {
+    pub(crate) fn encoded_len(&self) -> usize {
+        match self {
+            Proof::Signed(signature) => 1 + signature.len(),
+            Proof::Macs(macs) => 1 + 4 + macs.len() * size_of::<Mac>(),
+        }
+    }
+}
+
+/// What a member thinks of a request's proof, from good to bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Judgement {
+    /// The client made it.
+    Good,
+    /// The MAC for this member is wrong; others may find theirs good.
+    Doubtful,
+    /// Nobody can find it good.
+    Bad,
+}
+
+/// REQUEST: an operation of a client, authenticated by it.
 ///
-/// The signature covers the group but not the epoch: a request of a closed epoch is proposed again in the
+/// The proof covers the group but not the epoch: a request of a closed epoch is proposed again in the
 /// next one (PROTOCOL.md 2.15).
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Request {
@@ -34,7 +63,7 @@ pub struct Request {
     /// The operation, opaque to the ordering.
     pub op: Vec<u8>,
     /// Over all of the above.
-    pub signature: Signature,
+    pub proof: Proof,
 }
 
 impl Request {
@@ -42,13 +71,29 @@ impl Request {
         digest_of(Domain::Request, &(group, client, t, notified, op))
     }
 
-    pub(crate) fn verify(&self, authority: &mut Authority, config: &Config) -> bool {
+    /// What `me` thinks of it.
+    pub(crate) fn judge(&self, me: MemberId, authority: &mut Authority, config: &Config) -> Judgement {
         let digest = Self::statement(config.group, self.client, self.t, self.notified, &self.op);
-        authority.client_signed(self.client, digest, &self.signature)
+        match &self.proof {
+            Proof::Signed(signature) if authority.client_signed(self.client, digest, signature) => {
+                Judgement::Good
+            }
+            Proof::Macs(macs) if config.clients == ClientAuthentication::Macs && macs.len() == config.n() => {
+                match authority.mac_good(self.client, digest, &macs[usize::from(me.0)]) {
+                    true => Judgement::Good,
+                    false => Judgement::Doubtful,
+                }
+            }
+            _ => Judgement::Bad,
+        }
+    }
+
+    pub(crate) fn is_signed(&self) -> bool {
+        matches!(self.proof, Proof::Signed(_))
     }
 
     pub(crate) fn encoded_len(&self) -> usize {
-        REQUEST_OVERHEAD_BYTES + self.op.len()
+        REQUEST_FIELDS_BYTES + self.op.len() + self.proof.encoded_len()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Signatures for simulations: fast, and unforgeable as long as nobody asks for another party's.
 
 use cl_base::PeerId;
-use replication::{Keys, MemberId, Signature};
+use replication::{Keys, Mac, MemberId, Signature};
 
 /// The keys of `me`. A signature is a keyed hash under a secret that only follows from seed and party.
 pub struct SimKeys {
@@ -24,6 +24,11 @@ impl SimKeys {
         blake3::Hasher::new_keyed(&key).update(bytes).finalize_xof().fill(&mut signature);
         signature
     }
+
+    fn mac(&self, client: PeerId, member: PeerId, bytes: &[u8]) -> Mac {
+        let pair = [&member.to_u64().to_le_bytes()[..], bytes].concat();
+        *self.signature(client, &pair).first_chunk().expect("a signature is longer")
+    }
 }
 
 impl Keys for SimKeys {
@@ -37,5 +42,13 @@ impl Keys for SimKeys {
 
     fn verify_client(&self, client: PeerId, bytes: &[u8], signature: &Signature) -> bool {
         self.signature(client, bytes) == *signature
+    }
+
+    fn macs(&self, bytes: &[u8]) -> Option<Vec<Mac>> {
+        Some(self.members.iter().map(|member| self.mac(self.me, *member, bytes)).collect())
+    }
+
+    fn verify_mac(&self, client: PeerId, bytes: &[u8], mac: &Mac) -> bool {
+        self.mac(client, self.me, bytes) == *mac
     }
 }

@@ -3,7 +3,7 @@
 use super::Replica;
 use super::checkpoint::CLAIMS_MAX;
 use super::ordering::EARLY_VOTES_MAX;
-use super::pending::PENDING_MAX;
+use super::pending::{PENDING_MAX, SIGNATURE_ONLY_MAX};
 use super::unheard::QUESTIONS_MAX;
 use crate::keys::VERIFIED_MAX;
 use crate::machine::StateMachine;
@@ -32,6 +32,11 @@ impl<S: StateMachine> Replica<S> {
             table("positions", slots().count(), window),
             table("prepares", slots().map(|s| s.prepares.len()).sum(), window * n),
             table("commits", slots().map(|s| s.commits.len()).sum(), window * n),
+            table(
+                "digests voted for",
+                slots().map(|s| s.votable.len()).sum(),
+                window * self.config.votes_claimed_max(),
+            ),
             table("early votes", self.early.len(), EARLY_VOTES_MAX * n),
             table("view changes", self.view_changes.len(), n),
             table("claims", self.claims.values().map(|c| c.len()).sum(), CLAIMS_MAX * n),
@@ -39,6 +44,7 @@ impl<S: StateMachine> Replica<S> {
             table("snapshots", self.snapshots.len(), checkpoints + 3),
             table("pending requests", self.pending.len(), PENDING_MAX),
             table("queued requests", self.pending.queued(), 2 * PENDING_MAX + 64),
+            table("clients that must sign", self.signature_only.len(), SIGNATURE_ONLY_MAX),
             table("questions", self.unheard.len(), QUESTIONS_MAX),
             table("verified signatures", self.authority.remembered(), VERIFIED_MAX),
         ]

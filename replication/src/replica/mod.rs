@@ -37,7 +37,7 @@ use crate::session::Sessions;
 use crate::storage::{InstalledView, Record};
 use cl_base::{PeerId, Time};
 pub use holdings::Holding;
-use pending::Pending;
+use pending::{Pending, SignatureOnly};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use timer::Timers;
@@ -120,6 +120,8 @@ pub struct ReplicaStatus {
     pub transferring: bool,
     /// Requests known and not executed.
     pub pending: usize,
+    /// Clients from which only signed requests are taken.
+    pub signature_only: usize,
     /// Signatures verified so far.
     pub verifications: u64,
     /// Inputs ignored, by reason.
@@ -167,6 +169,7 @@ pub struct Replica<S> {
     last_assigned: Rsn,
     last_proposed_time: Time,
     pending: Pending,
+    signature_only: SignatureOnly,
     unheard: unheard::Unheard,
     /// Votes that arrived before the NEW-VIEW of their view.
     early: VecDeque<(MemberId, Message)>,
@@ -223,6 +226,7 @@ impl<S: StateMachine> Replica<S> {
             last_assigned: 0,
             last_proposed_time: Time::ZERO,
             pending: Pending::default(),
+            signature_only: SignatureOnly::default(),
             unheard: unheard::Unheard::default(),
             early: VecDeque::new(),
             sessions,
@@ -287,6 +291,7 @@ impl<S: StateMachine> Replica<S> {
             time: self.time,
             transferring: self.transfer.is_some(),
             pending: self.pending.len(),
+            signature_only: self.signature_only.len(),
             verifications: self.authority.verifications,
             refused: self.refused.clone(),
             halted: self.halted,

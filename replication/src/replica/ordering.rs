@@ -5,9 +5,9 @@ use super::{Mutation, Refusal, Replica, Role};
 use crate::certificate::{Certificate, prepare_proven, proposal_proven, sign_vote};
 use crate::config::{MemberId, Rsn};
 use crate::keys::{Digest, Domain, Signature};
-use crate::log::Accepted;
+use crate::log::{Accepted, Held};
 use crate::machine::StateMachine;
-use crate::message::{Batch, Body, Message, REQUEST_OVERHEAD_BYTES, Request, Vote, body_digest};
+use crate::message::{Batch, Body, Judgement, Message, Request, Vote, body_digest};
 use crate::session::Known;
 use crate::storage::Record;
 use cl_base::{PeerId, Time};
@@ -19,21 +19,41 @@ pub(super) const EARLY_VOTES_MAX: usize = 128;
 impl<S: StateMachine> Replica<S> {
     /// Rule 1: a request from a client or relayed by a member.
     pub(super) fn on_request(&mut self, from: PeerId, request: Request) {
-        if request.op.len() + REQUEST_OVERHEAD_BYTES > self.config.batch_bytes_max {
+        if request.encoded_len() > self.config.batch_bytes_max {
             return self.refuse(Refusal::Invalid);
         }
-        if !request.verify(&mut self.authority, &self.config) {
+        if self.judge(&request) != Judgement::Good {
             return self.refuse(Refusal::Signature);
         }
         let id = (request.client, request.t);
         if self.has_state() && !matches!(self.sessions.known(id.0, id.1), Known::New) {
             return self.reply_cached(id);
         }
+        let leads = self.normal() && self.role() == Role::Primary;
+        if !request.is_signed() && !leads {
+            return self.pass_on(from, request);
+        }
         if !self.pending.insert(request, self.config.client_window) {
             return self.refuse(Refusal::Full);
         }
         if self.config.member(from) != Some(self.primary()) {
             self.relay(id);
+        }
+    }
+
+    /// What a proof is worth here.
+    fn judge(&mut self, request: &Request) -> Judgement {
+        match request.judge(self.me, &mut self.authority, &self.config) {
+            Judgement::Good if self.signature_only.bars(request) => Judgement::Doubtful,
+            judgement => judgement,
+        }
+    }
+
+    /// Hands a request with MACs to the primary without waiting for it: it may be good for this member alone. A
+    /// client that gets no answer signs.
+    fn pass_on(&mut self, from: PeerId, request: Request) {
+        if self.normal() && self.config.member(from).is_none() {
+            self.send_member(self.primary(), &Message::Request(request));
         }
     }
 
@@ -180,14 +200,65 @@ impl<S: StateMachine> Replica<S> {
         if body_digest(&self.config, vote.rsn, &body) != vote.digest {
             return self.refuse(Refusal::Invalid);
         }
-        if !proposal_proven(&vote, proposal.as_ref(), &mut self.authority, &self.config)
-            || !batch.requests.iter().all(|r| r.verify(&mut self.authority, &self.config))
-        {
+        if !proposal_proven(&vote, proposal.as_ref(), &mut self.authority, &self.config) {
             return self.refuse(Refusal::Signature);
+        }
+        match batch.requests.iter().map(|r| self.judge(r)).max().unwrap_or(Judgement::Good) {
+            Judgement::Good => {}
+            Judgement::Doubtful => return self.hold(Held { vote, proposal, body }),
+            Judgement::Bad => return self.refuse(Refusal::Signature),
         }
         self.accept(vote, proposal, body);
         self.cast_vote(vote.rsn);
         self.try_prepare(vote.rsn);
+    }
+
+    /// Keeps a proposal with a doubtful request until w members vouch for it (2.2).
+    fn hold(&mut self, held: Held) {
+        let rsn = held.vote.rsn;
+        let slot = self.log.slot(rsn).expect("the window was checked");
+        match &slot.held {
+            Some(known) if known.vote != held.vote => return self.refuse(Refusal::Conflict),
+            Some(_) => {}
+            None => slot.held = Some(Box::new(held)),
+        }
+        self.try_release(rsn);
+    }
+
+    /// Accepts a held proposal for which w members, the primary among them, have voted: one of them is correct.
+    fn try_release(&mut self, rsn: Rsn) {
+        let Some(slot) = self.log.get_mut(rsn) else { return };
+        let Some(held) = &slot.held else { return };
+        let backups = slot.prepares.values().filter(|(digest, _)| *digest == held.vote.digest).count();
+        if backups + 1 < self.config.weak() {
+            return;
+        }
+        if let Some(Held { vote, proposal, body }) = slot.held.take().map(|held| *held) {
+            self.accept(vote, proposal, body);
+            self.cast_vote(rsn);
+            self.try_prepare(rsn);
+        }
+    }
+
+    /// The view ends: whose request may have held up a batch must sign from now on. A backup knows which MAC
+    /// was wrong, the primary only which batches were held up.
+    pub(super) fn blame_clients(&mut self) {
+        let primary = self.role() == Role::Primary;
+        let mut blamed = Vec::new();
+        for (_, slot) in self.log.iter() {
+            let body = match &slot.held {
+                Some(held) => &held.body,
+                None if primary && !slot.prepared => slot.body().unwrap_or(&None),
+                None => continue,
+            };
+            for request in body.iter().flat_map(|batch| &batch.requests).filter(|r| !r.is_signed()) {
+                if primary || request.judge(self.me, &mut self.authority, &self.config) != Judgement::Good {
+                    blamed.push(request.client);
+                }
+            }
+        }
+        self.signature_only.extend(blamed);
+        self.pending.drop_unsigned();
     }
 
     pub(super) fn accept(&mut self, vote: Vote, proposal: Option<Signature>, body: Body) {
@@ -239,6 +310,7 @@ impl<S: StateMachine> Replica<S> {
         }
         let slot = self.log.slot(vote.rsn).expect("the window was checked");
         slot.prepares.insert(from, (vote.digest, signature));
+        self.try_release(vote.rsn);
         self.try_prepare(vote.rsn);
     }
 

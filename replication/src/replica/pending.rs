@@ -3,7 +3,7 @@
 use crate::config::View;
 use crate::message::Request;
 use cl_base::PeerId;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Requests kept in all. A client waits for its reply, so this is about the number of clients times what each
 /// has outstanding; beyond it newcomers are refused and try again.
@@ -11,6 +11,33 @@ pub(super) const PENDING_MAX: usize = 16 * 1024;
 
 /// A client and its sequence number.
 pub(crate) type RequestId = (PeerId, u64);
+
+/// Clients remembered that must sign; beyond it the ones with the lowest names are forgotten, which costs another
+/// view change at most.
+pub(super) const SIGNATURE_ONLY_MAX: usize = 4096;
+
+/// Clients whose MACs count for nothing here, because a request of theirs held up a batch until the view changed
+/// (PROTOCOL.md 2.2).
+#[derive(Debug, Default)]
+pub(super) struct SignatureOnly(BTreeSet<PeerId>);
+
+impl SignatureOnly {
+    pub(super) fn extend(&mut self, clients: impl IntoIterator<Item = PeerId>) {
+        self.0.extend(clients);
+        while self.0.len() > SIGNATURE_ONLY_MAX {
+            self.0.pop_first();
+        }
+    }
+
+    /// Whether this request needs a signature and has none.
+    pub(super) fn bars(&self, request: &Request) -> bool {
+        !request.is_signed() && self.0.contains(&request.client)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
 
 #[derive(Debug)]
 struct Waiting {
@@ -45,7 +72,11 @@ impl Pending {
     /// Takes a request in. False if it does not fit: in all, or beyond `window` of its client.
     pub(crate) fn insert(&mut self, request: Request, window: u64) -> bool {
         let id = (request.client, request.t);
-        if self.requests.contains_key(&id) {
+        if let Some(known) = self.requests.get_mut(&id) {
+            // A signature convinces everybody, MACs may not.
+            if request.is_signed() && !known.request.is_signed() {
+                known.request = request;
+            }
             return true;
         }
         let of_client = (id.0, 0)..=(id.0, u64::MAX);
@@ -82,7 +113,7 @@ impl Pending {
         }
         // Arrival order first, then whatever had left the queue with a proposal of an earlier view.
         let mut queue: VecDeque<RequestId> = VecDeque::with_capacity(self.requests.len());
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for id in self.queue.drain(..).chain(self.requests.keys().copied()) {
             if self.requests.contains_key(&id) && seen.insert(id) {
                 queue.push_back(id);
@@ -128,6 +159,12 @@ impl Pending {
             let requests = &self.requests;
             self.queue.retain(|id| requests.contains_key(id));
         }
+    }
+
+    /// The view ends: what has no signature goes. Nobody but the primary waits for it, and its client sends it
+    /// again, signed.
+    pub(crate) fn drop_unsigned(&mut self) {
+        self.requests.retain(|_, waiting| waiting.request.is_signed());
     }
 
     /// Keeps only those for which `keep` holds.

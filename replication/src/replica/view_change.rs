@@ -51,6 +51,7 @@ impl<S: StateMachine> Replica<S> {
         assert!(next > self.view, "views only grow");
         self.event(Event::LeftView { view: self.view, next, reason });
         self.count_fruitless();
+        self.blame_clients();
         self.executed_in_view = 0;
         let prepared = self.log.iter().filter_map(|(_, slot)| slot.certificate.clone()).collect();
         let voted = self.votes_to_claim();
@@ -269,6 +270,7 @@ impl<S: StateMachine> Replica<S> {
         let view = installed.new_view.body.view;
         if view > self.view && self.normal() {
             self.count_fruitless();
+            self.blame_clients();
         }
         self.become_stable(stable);
         self.persist(Record::NewView(installed.clone()));

@@ -4,8 +4,8 @@ use crate::SimKeys;
 use crate::ledger::{Command, Op};
 use crate::plan::ROGUE;
 use cl_base::{PeerId, Rng, codec};
-use replication::message::{self, Message, Request, forge};
-use replication::{Config, Keys};
+use replication::message::{self, Message, Proof, Request, forge};
+use replication::{Config, Keys, Mac};
 
 /// Sequence numbers are few, so that they are used again and again.
 const NUMBERS: u64 = 20;
@@ -51,7 +51,13 @@ impl Rogue {
                     .zip(&members)
                     .map(|(i, to)| {
                         let mut request = request.clone();
-                        request.signature[3] ^= (spoilt >> i & 1) as u8;
+                        match &mut request.proof {
+                            Proof::Signed(signature) => signature[3] ^= (spoilt >> i & 1) as u8,
+                            // In one vector, as a client does that wants members to disagree.
+                            Proof::Macs(macs) => (0..)
+                                .zip(macs)
+                                .for_each(|(j, mac): (u64, &mut Mac)| mac[3] ^= (spoilt >> j & 1) as u8),
+                        }
                         (*to, self.frame(request))
                     })
                     .collect()
@@ -84,8 +90,13 @@ impl Rogue {
                 codec::encode(&Command { nonce, op: Op::Tell(ROGUE, n as u32) })
             }
         };
-        let mut request = Request { client: ROGUE, t, notified, op, signature: [0; 64] };
-        request.signature = self.keys.sign(&forge::request_statement(&self.config, &request).0);
+        let macs = rng.chance(1, 2);
+        let mut request = Request { client: ROGUE, t, notified, op, proof: Proof::Macs(Vec::new()) };
+        let statement = forge::request_statement(&self.config, &request).0;
+        request.proof = match self.keys.macs(&statement).filter(|_| macs) {
+            Some(macs) => Proof::Macs(macs),
+            None => Proof::Signed(self.keys.sign(&statement)),
+        };
         self.last = Some(request.clone());
         request
     }

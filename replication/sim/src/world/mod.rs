@@ -11,7 +11,7 @@ use crate::ledger::Ledger;
 use crate::plan::{Plan, Sabotage, Strategy, Trim, Trouble};
 use cl_base::{PeerId, Rng, Time};
 use clients::ClientHost;
-use replication::{Config, Event, MemberId, Mode};
+use replication::{ClientAuthentication, Config, Event, MemberId, Mode};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
@@ -109,6 +109,11 @@ impl World {
         config.batch_requests_max = plan.batch;
         config.client_window = 4;
         config.votes = plan.votes;
+        // Drawn apart, so that the rest of the run stays as it was.
+        config.clients = match Rng::new(options.seed ^ 0xc1).chance(1, 2) {
+            true => ClientAuthentication::Signed,
+            false => ClientAuthentication::Macs,
+        };
         config.request_timeout = plan.patience;
         config.new_view_timeout = plan.patience;
         config.client_timeout = 2 * plan.patience;

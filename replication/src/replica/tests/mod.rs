@@ -1,6 +1,7 @@
 //! Rules tried one by one, on groups whose every message passes through the test's hands.
 
 mod any_f;
+mod client_macs;
 mod counting;
 mod hostile;
 mod normal;
@@ -10,9 +11,9 @@ mod view_change;
 
 use super::*;
 use crate::config::VoteAuthentication;
-use crate::keys::{Domain, Signature, statement};
+use crate::keys::{Domain, Mac, Signature, statement};
 use crate::machine::{Apply, RestoreError};
-use crate::message::{Batch, Body, Request, Vote, body_digest};
+use crate::message::{Batch, Body, Proof, Request, Vote, body_digest};
 use cl_base::codec;
 use std::time::Duration;
 
@@ -37,6 +38,13 @@ impl TestKeys {
     }
 }
 
+impl TestKeys {
+    fn mac(client: PeerId, member: PeerId, bytes: &[u8]) -> Mac {
+        let pair = [&member.to_u64().to_le_bytes()[..], bytes].concat();
+        *TestKeys::signature(client, &pair).first_chunk().expect("a signature is longer")
+    }
+}
+
 impl Keys for TestKeys {
     fn sign(&self, bytes: &[u8]) -> Signature {
         TestKeys::signature(self.me, bytes)
@@ -46,6 +54,12 @@ impl Keys for TestKeys {
     }
     fn verify_client(&self, client: PeerId, bytes: &[u8], signature: &Signature) -> bool {
         TestKeys::signature(client, bytes) == *signature
+    }
+    fn macs(&self, bytes: &[u8]) -> Option<Vec<Mac>> {
+        Some(self.members.iter().map(|member| TestKeys::mac(self.me, *member, bytes)).collect())
+    }
+    fn verify_mac(&self, client: PeerId, bytes: &[u8], mac: &Mac) -> bool {
+        TestKeys::mac(client, self.me, bytes) == *mac
     }
 }
 
@@ -293,6 +307,6 @@ impl Group {
 fn request_of(config: &Config, client: PeerId, t: u64, op: &str) -> Request {
     let op = op.as_bytes().to_vec();
     let statement = Request::statement(config.group, client, t, 0, &op);
-    let signature = TestKeys::signature(client, &statement.0);
-    Request { client, t, notified: 0, op, signature }
+    let proof = Proof::Signed(TestKeys::signature(client, &statement.0));
+    Request { client, t, notified: 0, op, proof }
 }

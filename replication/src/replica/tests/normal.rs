@@ -185,8 +185,8 @@ fn notifications_go_out_from_every_active_member_and_again_on_request() {
     // Acknowledged by the next request.
     let op = b"y".to_vec();
     let digest = Request::statement(group.config.group, CLIENT, 2, 1, &op);
-    let signature = TestKeys::signature(CLIENT, &digest.0);
-    let request = Request { client: CLIENT, t: 2, notified: 1, op, signature };
+    let proof = Proof::Signed(TestKeys::signature(CLIENT, &digest.0));
+    let request = Request { client: CLIENT, t: 2, notified: 1, op, proof };
     group.hand(0, CLIENT, &Message::Request(request));
     group.run();
     group.hand(1, CLIENT, &Message::NotifyPull { from: 0 });
