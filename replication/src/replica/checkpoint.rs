@@ -160,7 +160,12 @@ impl<S: StateMachine> Replica<S> {
         if self.snapshots.get(&rsn).is_some_and(|own| own.digest != digest) {
             return self.halt("a stable checkpoint contradicts the state executed here");
         }
-        self.persist(Record::Stable(proof.clone()));
+        // Never h without the state on disk where there is a state: were all members to stop between two such
+        // records, nobody would have it any more.
+        let complete = self.snapshots.contains_key(&rsn);
+        if !complete {
+            self.persist(Record::Stable(proof.clone()));
+        }
         self.stable = proof;
         self.log.truncate(rsn);
         self.last_assigned = self.last_assigned.max(rsn);
@@ -173,7 +178,7 @@ impl<S: StateMachine> Replica<S> {
         let oldest = newest.min(rsn.saturating_sub(self.config.checkpoint_interval));
         self.snapshots = self.snapshots.split_off(&oldest);
         self.event(Event::StableCheckpoint { rsn, digest });
-        if self.snapshots.contains_key(&rsn) {
+        if complete {
             self.persist_checkpoint();
         }
         self.consider_transfer();

@@ -116,6 +116,8 @@ struct Group {
     now: Time,
     members: Vec<Option<Replica<Tape>>>,
     disks: Vec<Vec<Record>>,
+    /// Everything that was ever made durable.
+    history: Vec<Vec<Record>>,
     wire: VecDeque<(PeerId, PeerId, Vec<u8>)>,
     loss: Loss,
     /// Everything sent, lost or not.
@@ -137,6 +139,7 @@ impl Group {
             now: Time::from_nanos(1_000_000_000_000),
             members: Vec::new(),
             disks: vec![Vec::new(); n as usize],
+            history: vec![Vec::new(); n as usize],
             wire: VecDeque::new(),
             loss: Box::new(|_, _, _| false),
             sent: Vec::new(),
@@ -214,6 +217,7 @@ impl Group {
         while let Some(effect) = replica.poll_effect() {
             match effect {
                 Effect::Persist(record) => {
+                    self.history[i].push(record.clone());
                     if matches!(record, Record::Checkpoint(_)) {
                         self.disks[i].clear();
                     }

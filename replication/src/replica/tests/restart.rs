@@ -83,3 +83,22 @@ fn records_that_contradict_each_other_are_refused() {
         Replica::recover(config, MemberId(1), keys, Tape::default(), group.now, records.into_iter());
     assert!(outcome.is_err());
 }
+
+#[test]
+fn a_disk_never_has_a_stable_checkpoint_without_its_state() {
+    for n in [1, 4] {
+        let mut group = Group::with(n, |c| (c.checkpoint_interval, c.log_window) = (2, 4));
+        for t in 1..=5 {
+            group.submit(0, t, "a");
+        }
+        assert_eq!(group.status(0).stable, 4);
+        let records = &group.history[0];
+        for kept in 0..=records.len() {
+            let (config, keys) = (group.config.clone(), group.keys(0));
+            let records = records[..kept].iter().cloned();
+            let member = Replica::recover(config, MemberId(0), keys, Tape::default(), group.now, records);
+            let status = member.unwrap().status();
+            assert!(status.executed >= status.stable, "{kept} records of {n} members: {status:?}");
+        }
+    }
+}
