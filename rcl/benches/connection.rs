@@ -32,7 +32,7 @@ fn carry(now: Time, me: PeerId, from: &mut Node<Heap>, to: &mut Node<Heap>) {
 impl Pair {
     fn new(checksum: Checksum) -> Pair {
         let config = Config { checksum, ..Config::new(64_920) };
-        let node = || Node::new(config.clone(), Incarnation(1), Heap);
+        let node = || Node::new(config.clone(), Incarnation(1), &[7; 32], Heap);
         let mut pair = Pair { now: Time::from_nanos(1_000_000_000), a: node(), b: node() };
         pair.a.connect(pair.now, B, SocketAddr::from(([127, 0, 0, 1], 2)));
         for _ in 0..3 {

@@ -85,6 +85,14 @@ pub struct Connections {
     dead_after: Duration,
 }
 
+/// What strangers cannot guess, for this life.
+fn secret() -> [u8; 32] {
+    let mut secret = [0; 32];
+    let drawn = rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty());
+    assert_eq!(drawn, Ok(secret.len()), "Linux has it since 3.17, and hands out 256 bytes at once");
+    secret
+}
+
 impl Connections {
     /// No connections yet, over `cl`. Calls of peers are answered. `segment_len` of `protocol` is set to what
     /// `cl` carries in one datagram; the windows and the length of messages are limited to what its socket and
@@ -109,7 +117,7 @@ impl Connections {
         let links = Links::new(protocol.send_buffer / 2);
         let clock = cl.clock();
         let memory = PoolMemory(cl.pool().clone());
-        let node = Node::new(protocol, Incarnation(clock.now().as_nanos()), memory);
+        let node = Node::new(protocol, Incarnation(clock.now().as_nanos()), &secret(), memory);
         let (busy_until, looked_at) = (Time::MAX, Time::ZERO);
         Connections { node, links, shown, clock, busy_until, looked_at, calls, dead_after }
     }

@@ -30,11 +30,13 @@ const DROPS: &[Label] = &[
     Label::count("kind", "Frames of a kind that does not exist."),
     Label::count("length", "Frames of a length that their kind does not have."),
     Label::count("checksum", "Frames whose checksum is wrong, or covers too little."),
-    Label::count("stale", "Frames of an incarnation that has passed."),
+    Label::count("stale", "Frames of connections that are no more, or never were."),
     Label::count(
         "refused",
         "Calls beyond the greatest number of connections, or while nobody asks for events.",
     ),
+    Label::count("unproven", "Confirmations of calls whose token is not ours, or has expired."),
+    Label::count("unanswered", "Frames of no connection that were not answered, for there were too many."),
     Label::count("violations", "Connections ended because the peer broke the protocol."),
     Label::count("duplicates", "Segments received more than once."),
 ];
@@ -109,6 +111,8 @@ impl Shown {
             checksum,
             stale,
             refused,
+            unproven,
+            unanswered,
             violations,
             messages_sent,
             bytes_sent,
@@ -139,7 +143,10 @@ impl Shown {
             links.count() as u64,
         ];
         live.set(self.totals, &totals);
-        let drops = [truncated, version, kind, length, checksum, stale, refused, violations, duplicates];
+        let drops = [
+            truncated, version, kind, length, checksum, stale, refused, unproven, unanswered, violations,
+            duplicates,
+        ];
         live.set(self.drops, &drops);
     }
 }

@@ -179,7 +179,7 @@ fn a_frame_of_a_stranger_in_a_peers_name_does_not_divert_the_connection() {
     let mut stranger =
         cl::Endpoint::open(cl::EndpointConfig::new(B, SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
     stranger.resolve(A, a.local_addr());
-    stranger.send(A, stranger.alloc_copy(&[3; 48]).unwrap()).unwrap();
+    stranger.send(A, stranger.alloc_copy(&[4; 48]).unwrap()).unwrap();
     stranger.send(A, stranger.alloc_copy(b"rubbish").unwrap()).unwrap();
     within(5, "the rubbish", || {
         a.poll();

@@ -1,4 +1,5 @@
 use crate::config::Config;
+use crate::gate::Promise;
 use crate::memory::{Memory, Sink, Source};
 use crate::receiver::{Read, Receiver};
 use crate::round_trip::ACK_DELAY;
@@ -46,16 +47,16 @@ pub enum CloseReason {
 /// How far a connection has come.
 ///
 /// ```text
-/// connect ──▶ Calling ──any frame of ours──▶ Open ──both Fins──▶ Lingering ──▶ (removed)
-/// a Hello ──▶ Called  ──────"───────────────▶  │
+/// connect ──▶ Calling ──Welcome──▶ Answered ──any other frame──▶ Open ──both Fins──▶ Lingering ──▶ (removed)
+///                a Confirm, with or without a call of ours ──────▶  │
 ///             any state ──reset, silence, restart, violation, abort──▶ Closed ──▶ (removed)
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// We have said hello.
     Calling,
-    /// The peer has; that it is not an echo of the past is not confirmed yet.
-    Called,
+    /// The peer has answered, and remembers nothing of it until we have confirmed.
+    Answered,
     Open,
     /// All is done, but the peer may not know: acknowledgements are still sent until then.
     Lingering(Time),
@@ -80,9 +81,16 @@ impl Head {
 pub(crate) struct Connection<B> {
     /// Where the peer was heard last.
     pub(crate) addr: SocketAddr,
+    /// The numbers of both ends; the peer's once it is known.
     local: u64,
-    /// The peer's incarnation, once it is known.
     remote: Option<u64>,
+    /// The incarnations of both; the peer's is the latest we know of.
+    incarnation: u64,
+    remote_incarnation: u64,
+    /// What the call was confirmed with, or is to be; 0 before.
+    token: u64,
+    /// What the peer has to hear again with that.
+    promise: u32,
     state: State,
     pub(crate) sender: Sender<B>,
     pub(crate) receiver: Receiver<B>,
@@ -98,10 +106,10 @@ pub(crate) struct Connection<B> {
     /// Regular probes since something was heard.
     probes: u32,
     probe_due: bool,
-    welcome_due: bool,
-    /// When we have called, or answered, if that was once.
-    greeted_at: Option<Time>,
-    greetings: u32,
+    /// When we have called, and how often.
+    called_at: Time,
+    calls: u32,
+    confirmed: bool,
     /// An acknowledgement is to be sent now, or at `ack_at`.
     ack_due: bool,
     ack_at: Time,
@@ -115,38 +123,23 @@ pub(crate) struct Connection<B> {
 }
 
 impl<B: Deref<Target = [u8]>> Connection<B> {
-    /// The end that calls.
-    pub(crate) fn connect(config: &Config, now: Time, local: u64, addr: SocketAddr) -> Connection<B> {
-        Connection::new(config, now, local, None, addr, State::Calling)
-    }
-
-    /// The end that is called.
-    pub(crate) fn accept(
+    /// An end that calls, or takes in the confirmation of a call next. `local`: its number.
+    pub(crate) fn new(
         config: &Config,
         now: Time,
         local: u64,
+        incarnation: u64,
         addr: SocketAddr,
-        hello: &Header,
-    ) -> Connection<B> {
-        let mut c = Connection::new(config, now, local, Some(hello.source), addr, State::Called);
-        c.take_grant(now, hello);
-        c.welcome_due = true;
-        c
-    }
-
-    fn new(
-        config: &Config,
-        now: Time,
-        local: u64,
-        remote: Option<u64>,
-        addr: SocketAddr,
-        state: State,
     ) -> Connection<B> {
         Connection {
             addr,
             local,
-            remote,
-            state,
+            remote: None,
+            incarnation,
+            remote_incarnation: 0,
+            token: 0,
+            promise: 0,
+            state: State::Calling,
             sender: Sender::new(config),
             receiver: Receiver::new(config),
             checksum: config.checksum,
@@ -157,10 +150,10 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
             probe_at: now + config.dead_after / 4,
             probed_at: now,
             probes: 0,
-            probe_due: state == State::Calling,
-            welcome_due: false,
-            greeted_at: None,
-            greetings: 0,
+            probe_due: true,
+            called_at: now,
+            calls: 0,
+            confirmed: false,
             ack_due: false,
             ack_at: Time::MAX,
             unacknowledged: 0,
@@ -182,6 +175,16 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
         self.remote
     }
 
+    /// Ours, for this connection.
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// The peer's latest that we know of, 0 if none.
+    pub(crate) fn remote_incarnation(&self) -> u64 {
+        self.remote_incarnation
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.state, State::Closed(_) | State::Lingering(_))
     }
@@ -190,38 +193,40 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
         self.share = share;
     }
 
-    /// True if a frame with this header belongs to this connection, by the incarnations of both sides.
+    /// True if a frame with this header belongs to this connection, by the numbers of both ends. A call that is not
+    /// known to be answered for good admits what tells it the peer's.
     pub(crate) fn admits(&self, header: &Header) -> bool {
-        if header.kind == Kind::Hello {
-            return self.remote.is_none_or(|r| r == header.source);
-        }
-        header.destination == self.local && self.remote.is_none_or(|r| r == header.source)
+        let tells = match self.state {
+            State::Calling => matches!(header.kind, Kind::Welcome | Kind::Confirm),
+            State::Answered => header.kind == Kind::Welcome && header.answer,
+            _ => false,
+        };
+        header.destination == self.local
+            && (self.remote == Some(header.source) || (tells && header.source != 0))
     }
 
     /// Takes in a frame that it [admits](Connection::admits).
     pub(crate) fn on_frame<M: Memory<Buf = B>>(&mut self, now: Time, header: &Header, mut frame: B) {
-        if header.kind == Kind::Hello {
-            return self.on_hello(now, header);
-        }
         if let State::Closed(_) = self.state {
             return;
         }
-        if header.kind == Kind::Reset && !self.is_over() {
-            if !self.is_epitaph(header) {
+        match header.kind {
+            Kind::Welcome => return self.on_welcome(now, header),
+            Kind::Confirm => return self.on_confirm(now, header),
+            Kind::Reset if self.is_over() => return,
+            Kind::Reset if header.sequence != self.token => {
+                // It may be said of a frame that has overtaken the confirmation. So we ask.
+                self.probe_due = true;
+                return;
+            }
+            Kind::Reset if !self.is_epitaph(header) => {
                 self.state = State::Closed(CloseReason::Reset);
                 return;
             }
-        } else if header.kind == Kind::Reset {
-            return;
+            _ => {}
         }
-        self.remote = Some(header.source);
-        if matches!(self.state, State::Calling | State::Called) {
-            // The other side may be waiting for a frame that proves us alive.
-            self.ack_due |= self.state == State::Calling;
+        if self.state == State::Answered {
             self.state = State::Open;
-            if let Some(greeted_at) = self.greeted_at.filter(|_| self.greetings == 1) {
-                self.sender.sample(now, now.saturating_since(greeted_at));
-            }
         }
         self.heard(now);
         let bitmap = if header.kind == Kind::Ack { &frame[HEADER_LEN..] } else { &[] };
@@ -257,19 +262,46 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
         self.end_if_done();
     }
 
-    /// A hello of the peer of this connection: again, or at the same time as ours.
-    fn on_hello(&mut self, now: Time, header: &Header) {
-        if !self.is_over() {
-            self.remote = Some(header.source);
-            self.take_grant(now, header);
-            self.heard(now);
-            self.welcome_due = true;
+    /// The peer answers our call. Further answers, to calls that were repeated, say nothing new, unless the peer says
+    /// that it can no longer keep what it had promised and has taken nothing in. Another life of it cannot know that.
+    fn on_welcome(&mut self, now: Time, welcome: &Header) {
+        let waits = matches!(self.state, State::Calling | State::Answered);
+        if !waits || self.remote == Some(welcome.source) {
+            return;
         }
+        let first = self.state == State::Calling && self.calls == 1;
+        self.state = State::Answered;
+        self.remote = Some(welcome.source);
+        self.remote_incarnation = welcome.ack;
+        (self.token, self.promise) = (welcome.sequence, welcome.delay);
+        self.take_grant(now, welcome);
+        self.heard(now);
+        if first {
+            self.sender.sample(now, now.saturating_since(self.called_at));
+        }
+        self.probe_due = true;
     }
 
-    /// A hello acknowledges nothing, whatever it says.
-    fn take_grant(&mut self, now: Time, hello: &Header) {
-        let plain = Header { ack: 0, ..*hello };
+    /// The peer means its call: the first time, or again, because it has not heard that we know.
+    fn on_confirm(&mut self, now: Time, confirm: &Header) {
+        if matches!(self.state, State::Calling | State::Answered) {
+            self.state = State::Open;
+            self.remote = Some(confirm.source);
+            self.remote_incarnation = confirm.ack;
+            self.token = confirm.sequence;
+            self.probe_due = false;
+            self.take_grant(now, confirm);
+            if !confirm.answer {
+                self.sender.sample(now, Promise(confirm.delay).age(now));
+            }
+        }
+        self.heard(now);
+        self.ack_due = true;
+    }
+
+    /// A greeting acknowledges nothing, whatever it says.
+    fn take_grant(&mut self, now: Time, greeting: &Header) {
+        let plain = Header { ack: 0, ..*greeting };
         let taken = self.sender.acknowledge(now, &plain, &[], &mut self.sent);
         assert!(taken.is_ok(), "nothing is claimed");
     }
@@ -399,20 +431,16 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
 
     /// The reset frame that tells the peer of our giving up.
     pub(crate) fn reset(&self) -> Header {
-        Header { ack: 0, ..self.header(Kind::Reset) }
+        Header { ack: 0, sequence: self.token, ..self.header(Kind::Reset) }
     }
 
     fn header(&self, kind: Kind) -> Header {
         Header {
             kind,
-            answer: false,
-            copy: 0,
             source: self.local,
             destination: self.remote.unwrap_or(0),
-            sequence: 0,
             ack: self.receiver.ack(),
-            grant: 0,
-            delay: 0,
+            ..Header::EMPTY
         }
     }
 
@@ -425,7 +453,7 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
             sequence: match (out, kind) {
                 (Some(out), _) => out.sequence,
                 (None, Kind::Ack) => self.receiver.tell_needless(),
-                (None, _) => 0,
+                (None, _) => self.token,
             },
             grant: self.receiver.grant(self.share),
             delay: u32::try_from(delay).unwrap_or(u32::MAX),
@@ -445,24 +473,19 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
         if matches!(self.state, State::Closed(_)) {
             return None;
         }
-        if std::mem::take(&mut self.welcome_due) {
-            self.greeted(now);
-            self.write(now, head, 0, Kind::Welcome, None);
-            return Some(None);
-        }
         if std::mem::take(&mut self.probe_due) {
-            let kind = if self.state == State::Calling { Kind::Hello } else { Kind::Ping };
-            if kind == Kind::Hello {
-                self.greeted(now);
+            match self.state {
+                State::Calling => self.greet(now, head, Kind::Hello),
+                State::Answered => self.greet(now, head, Kind::Confirm),
+                _ => self.write(now, head, 0, Kind::Ping, None),
             }
-            self.write(now, head, 0, kind, None);
             return Some(None);
         }
         if self.ack_due && self.receiver.has_gap() {
             self.write_ack(now, head);
             return Some(None);
         }
-        if self.state == State::Open
+        if matches!(self.state, State::Answered | State::Open)
             && let Some(out) = self.sender.transmit(now)
         {
             let len = out.kind.numbers_len();
@@ -478,9 +501,23 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
         None
     }
 
-    fn greeted(&mut self, now: Time) {
-        self.greeted_at = Some(now);
-        self.greetings = self.greetings.saturating_add(1);
+    /// Writes a call, or its confirmation.
+    fn greet(&mut self, now: Time, head: &mut Head, kind: Kind) {
+        if kind == Kind::Hello {
+            self.called_at = now;
+            self.calls = self.calls.saturating_add(1);
+        }
+        let header = Header {
+            // Not the first time: no measure of the round trip.
+            answer: kind == Kind::Confirm && std::mem::replace(&mut self.confirmed, true),
+            sequence: self.token,
+            ack: self.incarnation,
+            grant: self.receiver.grant(self.share),
+            delay: self.promise,
+            ..self.header(kind)
+        };
+        head.len = HEADER_LEN;
+        header.write(&mut head.bytes[..HEADER_LEN], &[], self.checksum);
     }
 
     fn write_ack(&mut self, now: Time, head: &mut Head) {
@@ -498,7 +535,7 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
         match self.state {
             State::Closed(_) => Time::MAX,
             State::Lingering(until) => until.min(self.ack_at),
-            State::Calling | State::Called | State::Open => {
+            State::Calling | State::Answered | State::Open => {
                 self.sender.deadline().min(self.probe_time()).min(self.dead_at()).min(self.ack_at)
             }
         }
@@ -539,7 +576,7 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
         match self.state {
             State::Closed(_) => return true,
             State::Lingering(until) => return now >= until,
-            State::Calling | State::Called | State::Open => {}
+            State::Calling | State::Answered | State::Open => {}
         }
         // Who comes late has not listened, and asks once more.
         let late = |due: Time| now.saturating_since(due) > self.dead_after / 8;

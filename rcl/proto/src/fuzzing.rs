@@ -53,7 +53,7 @@ pub fn conversation(mut input: &[u8]) {
         ..Config::new(SEGMENT_LEN)
     };
     let mut ends = [7, 9].map(|incarnation| End {
-        node: Node::new(config.clone(), Incarnation(incarnation), Heap),
+        node: Node::new(config.clone(), Incarnation(incarnation), &[incarnation as u8; 32], Heap),
         arriving: VecDeque::new(),
     });
     let addr = SocketAddr::from(([127, 0, 0, 1], 1));

@@ -9,8 +9,13 @@
 //! travel in segments, one to a frame, numbered from 0: several small messages in one, or a large one in
 //! several.
 //!
-//! - **Incarnations.** Each end of a connection has a number larger than that of any earlier connection of
-//!   the same party, so frames of a former life are told apart, and a restarted peer is noticed.
+//! - **Calls.** A call is answered without a memory of it; it is believed when the caller has confirmed it with what the
+//!   answer said. So a stranger who does not receive what is sent to a peer's address cannot end its connection, take
+//!   a place or a share of the window, or make us send more than he does; see the module `gate`. Each end of a connection
+//!   has a number of 64 bits that nobody can guess: to end it, or to have anything else done to it, takes a frame
+//!   with both. Who can read the frames can do all that: nothing is authenticated here, which is the business of `mml`.
+//! - **Incarnations.** Calls tell which of a party's connections is the latest, so a restarted peer is noticed, and a
+//!   delayed call opens nothing again.
 //! - **Acknowledgements** ride on the segments of the other direction; alone they are sent after every few
 //!   segments, when the sender asks as it can send no more, or after 100 microseconds. They are cumulative,
 //!   with a bitmap of what came after a gap.
@@ -31,8 +36,10 @@ mod connection;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod gate;
 mod memory;
 mod node;
+mod past;
 mod receiver;
 mod round_trip;
 mod sender;

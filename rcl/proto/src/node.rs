@@ -1,20 +1,22 @@
 use crate::config::Config;
 use crate::connection::{CloseReason, Connection, Head, State};
+use crate::gate::Gate;
 use crate::memory::{Memory, Sink, Source};
+use crate::past::{Past, Remembered};
 use crate::receiver::Read;
 use crate::sender::Outgoing;
 use crate::wire::{FrameError, HEADER_LEN, Header, Kind};
 use cl_base::{Incarnation, PeerId, Time};
 use rustc_hash::FxHashMap;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Resets waiting to be sent; more than this at once is somebody's flood, and they are only a courtesy.
-const RESETS_MAX: usize = 64;
-/// Peers of which the latest connection is remembered after it has ended, so that a delayed hello of theirs does
-/// not open it again, and who has not heard of a graceful end is told of it.
-const REMEMBERED_MAX: usize = 8192;
+mod calls;
+
+/// Answers to frames of no connection that wait to be sent; more than this at once is somebody's flood, and who means
+/// it asks again.
+const ANSWERS_MAX: usize = 64;
 /// Events that wait for the application, in terms of the connections there may be: a peer that starts anew again
 /// and again, while the application does not ask, is not answered beyond this.
 const EVENTS_PER_CONNECTION: usize = 4;
@@ -148,10 +150,14 @@ pub struct Counters {
     pub length: u64,
     /// Frames whose checksum is wrong, or covers too little.
     pub checksum: u64,
-    /// Frames of an incarnation that has passed.
+    /// Frames of connections that are no more, or never were.
     pub stale: u64,
     /// Calls beyond the greatest number of connections, or while the application does not ask for events.
     pub refused: u64,
+    /// Confirmations of calls whose token is not ours, or has expired: forged, or meant for a former life of ours.
+    pub unproven: u64,
+    /// Frames of no connection that were not answered, because too many came from their address, or at once.
+    pub unanswered: u64,
     /// Connections ended because the peer broke the protocol.
     pub violations: u64,
     /// Messages accepted for sending; announced ones when they have arrived.
@@ -197,15 +203,6 @@ pub struct Sizes {
     pub round_trip: Duration,
 }
 
-/// What is remembered of a connection.
-#[derive(Clone, Copy)]
-struct Past {
-    local: u64,
-    remote: u64,
-    /// See [`Connection::epitaph`].
-    epitaph: u64,
-}
-
 struct Slot<B> {
     peer: PeerId,
     connection: Connection<B>,
@@ -231,9 +228,10 @@ pub struct Node<M: Memory> {
     vacant: Vec<usize>,
     active: VecDeque<usize>,
     readable: VecDeque<usize>,
-    /// The latest connection of each peer that has ended.
-    remembered: BTreeMap<PeerId, Past>,
-    resets: VecDeque<(PeerId, SocketAddr, Header)>,
+    gate: Gate,
+    remembered: Remembered,
+    /// What is said to those with whom there is no connection, or no more.
+    answers: VecDeque<(PeerId, SocketAddr, Header)>,
     events: VecDeque<Event<M::Buf>>,
     head: Head,
     /// Nothing more could be read, the last time, for want of a buffer.
@@ -243,12 +241,13 @@ pub struct Node<M: Memory> {
 
 impl<M: Memory> Node<M> {
     /// No connections yet. `incarnation` must be larger than that of any connection this party had in a
-    /// former life: the wall clock in nanoseconds serves.
-    pub fn new(config: Config, incarnation: Incarnation, memory: M) -> Node<M> {
+    /// former life: the wall clock in nanoseconds serves. `secret` must be another one in each life, and one that nobody
+    /// can guess: what strangers can do hangs on that.
+    pub fn new(config: Config, incarnation: Incarnation, secret: &[u8; 32], memory: M) -> Node<M> {
         Node {
             config,
             memory,
-            // 0 stands for "not known yet" on the wire.
+            // 0 stands for "none is known", and what has passed is one less.
             next_incarnation: incarnation.0.max(1),
             places: FxHashMap::default(),
             last: None,
@@ -258,8 +257,9 @@ impl<M: Memory> Node<M> {
             vacant: Vec::new(),
             active: VecDeque::new(),
             readable: VecDeque::new(),
-            remembered: BTreeMap::new(),
-            resets: VecDeque::new(),
+            gate: Gate::new(secret),
+            remembered: Remembered::default(),
+            answers: VecDeque::new(),
             events: VecDeque::new(),
             head: Head::new(),
             starved: false,
@@ -271,9 +271,7 @@ impl<M: Memory> Node<M> {
     /// until the peer has answered.
     pub fn connect(&mut self, now: Time, peer: PeerId, addr: SocketAddr) {
         if self.slot(peer).is_none_or(|(_, s)| s.connection.is_over()) {
-            let local = self.incarnation();
-            let connection = Connection::connect(&self.config, now, local, addr);
-            self.replace(peer, connection);
+            self.begin(now, peer, addr);
         }
     }
 
@@ -363,12 +361,12 @@ impl<M: Memory> Node<M> {
         let Some((place, slot)) = self.slot(peer).filter(|(_, s)| !s.connection.is_over()) else { return };
         let (reset, addr) = (slot.connection.reset(), slot.connection.addr);
         slot.connection.end(CloseReason::Aborted);
-        self.queue_reset(peer, addr, reset);
+        self.queue_answer(peer, addr, reset);
         self.touch(place);
     }
 
     /// Takes in a frame that says it is from `peer` and came from `addr`. If it belongs to the connection, by
-    /// both incarnations, the peer is answered there from now on.
+    /// the numbers of both ends, the peer is answered there from now on.
     pub fn on_frame(&mut self, now: Time, peer: PeerId, addr: SocketAddr, frame: M::Buf) {
         let header =
             match Header::parse(&frame, self.config.checksum_demanded.unwrap_or(self.config.checksum)) {
@@ -396,53 +394,10 @@ impl<M: Memory> Node<M> {
         }
         match header.kind {
             Kind::Hello => self.on_call(now, peer, addr, &header),
-            Kind::Reset => self.counters.stale += 1,
-            _ => {
-                self.counters.stale += 1;
-                let known = |p: &&Past| (p.remote, p.local) == (header.source, header.destination);
-                let reset = Header {
-                    kind: Kind::Reset,
-                    answer: false,
-                    copy: 0,
-                    source: header.destination,
-                    destination: header.source,
-                    sequence: 0,
-                    ack: self.remembered.get(&peer).filter(known).map_or(0, |past| past.epitaph),
-                    grant: 0,
-                    delay: 0,
-                };
-                self.queue_reset(peer, addr, reset);
-            }
+            Kind::Confirm => self.on_confirm(now, peer, addr, &header, frame),
+            Kind::Welcome | Kind::Reset => self.counters.stale += 1,
+            _ => self.on_stale(now, peer, addr, &header),
         }
-    }
-
-    /// A hello that belongs to no connection there is: perhaps it opens one.
-    fn on_call(&mut self, now: Time, peer: PeerId, addr: SocketAddr, hello: &Header) {
-        let known = self.slot(peer).and_then(|(_, s)| s.connection.remote());
-        let known = known.max(self.remembered.get(&peer).map(|past| past.remote));
-        if hello.source == 0 || known.is_some_and(|k| hello.source <= k) {
-            self.counters.stale += 1;
-            return;
-        }
-        if self.events.len() >= EVENTS_PER_CONNECTION * self.config.connections_max {
-            self.counters.refused += 1;
-            return;
-        }
-        if let Some((_, old)) = self.slot(peer) {
-            if !old.reported && old.connection.state() != State::Called {
-                let reason = match old.connection.state() {
-                    State::Closed(reason) => reason,
-                    _ => CloseReason::Restarted,
-                };
-                self.events.push_back(Event::Closed(peer, reason));
-            }
-        } else if self.places.len() >= self.config.connections_max {
-            self.counters.refused += 1;
-            return;
-        }
-        let local = self.incarnation();
-        let connection = Connection::accept(&self.config, now, local, addr, hello);
-        self.replace(peer, connection);
     }
 
     /// Turns what a frame or the time has changed into events and work.
@@ -450,26 +405,18 @@ impl<M: Memory> Node<M> {
         let slot = self.slots[place].as_mut().expect("it is there");
         let (peer, connection) = (slot.peer, &mut slot.connection);
         let after = connection.state();
-        let was_new = matches!(before, State::Calling | State::Called);
-        if was_new && matches!(after, State::Open | State::Lingering(_)) {
+        if before == State::Calling && matches!(after, State::Answered | State::Open) {
             self.events.push_back(Event::Connected(peer));
         }
         while let Some(id) = connection.sent.pop_front() {
             self.events.push_back(Event::Sent { to: peer, id: TransferId(id) });
         }
         if before != after
-            && let State::Closed(reason) = after
+            && let State::Closed(CloseReason::Violation) = after
         {
-            if before == State::Called {
-                // A call that was never confirmed is nobody's business.
-                self.forget(peer);
-                return;
-            }
-            if reason == CloseReason::Violation {
-                self.counters.violations += 1;
-                let (reset, addr) = (connection.reset(), connection.addr);
-                self.queue_reset(peer, addr, reset);
-            }
+            self.counters.violations += 1;
+            let (reset, addr) = (connection.reset(), connection.addr);
+            self.queue_answer(peer, addr, reset);
         }
         self.touch(place);
     }
@@ -526,7 +473,7 @@ impl<M: Memory> Node<M> {
 
     /// The next frame to be sent now.
     pub fn poll_transmit(&mut self, now: Time) -> Option<Transmit<'_>> {
-        if let Some((to, addr, header)) = self.resets.pop_front() {
+        if let Some((to, addr, header)) = self.answers.pop_front() {
             header.write(&mut self.head.bytes[..HEADER_LEN], &[], self.config.checksum);
             return Some(Transmit {
                 to,
@@ -537,7 +484,7 @@ impl<M: Memory> Node<M> {
                 sequence: None,
             });
         }
-        let share = (self.config.window_of_all / self.places.len().max(1)).max(SHARE_MIN);
+        let share = self.share(self.places.len());
         while let Some(&place) = self.active.front() {
             let Some(slot) = self.slots[place].as_mut() else {
                 self.active.pop_front();
@@ -645,7 +592,7 @@ impl<M: Memory> Node<M> {
 
     /// True if [`Node::poll_transmit`] may have something.
     pub fn has_work(&self) -> bool {
-        !self.active.is_empty() || !self.resets.is_empty()
+        !self.active.is_empty() || !self.answers.is_empty()
     }
 
     /// What the connections have done so far.
@@ -689,10 +636,24 @@ impl<M: Memory> Node<M> {
         self.next_incarnation - 1
     }
 
-    fn queue_reset(&mut self, peer: PeerId, addr: SocketAddr, reset: Header) {
-        if self.resets.len() < RESETS_MAX {
-            self.resets.push_back((peer, addr, reset));
+    fn queue_answer(&mut self, peer: PeerId, addr: SocketAddr, answer: Header) {
+        if self.answers.len() < ANSWERS_MAX {
+            self.answers.push_back((peer, addr, answer));
+        } else {
+            self.counters.unanswered += 1;
         }
+    }
+
+    /// Segments that each peer may send, if there are so many.
+    fn share(&self, peers: usize) -> usize {
+        (self.config.window_of_all / peers.max(1)).max(SHARE_MIN)
+    }
+
+    /// A new connection, with the number that follows from the former one.
+    fn begin(&mut self, now: Time, peer: PeerId, addr: SocketAddr) {
+        let (local, incarnation) = (self.next_number(peer), self.incarnation());
+        let connection = Connection::new(&self.config, now, local, incarnation, addr);
+        self.replace(peer, connection);
     }
 
     /// Puts a new connection in the place of an old one.
@@ -722,13 +683,14 @@ impl<M: Memory> Node<M> {
         self.active.retain(|&p| p != place);
         self.readable.retain(|&p| p != place);
         self.vacant.push(place);
-        let (local, epitaph) = (slot.connection.local(), slot.connection.epitaph());
-        if let Some(remote) = slot.connection.remote() {
-            self.remembered.insert(peer, Past { local, remote, epitaph });
-            if self.remembered.len() > REMEMBERED_MAX {
-                self.remembered.pop_first();
-            }
-        }
+        let connection = &slot.connection;
+        let past = Past {
+            local: connection.local(),
+            remote: connection.remote().unwrap_or(0),
+            incarnation: connection.remote_incarnation().max(self.latest_incarnation(peer)),
+            epitaph: connection.epitaph(),
+        };
+        self.remembered.insert(peer, past);
     }
 }
 

@@ -227,7 +227,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Receiver<B> {
                     self.finished = true;
                     Read::Fin
                 }
-                Kind::Hello | Kind::Welcome | Kind::Ack | Kind::Ping | Kind::Reset => {
+                Kind::Hello | Kind::Welcome | Kind::Ack | Kind::Ping | Kind::Reset | Kind::Confirm => {
                     unreachable!("not a segment")
                 }
             };
@@ -329,6 +329,11 @@ impl<B: std::ops::Deref<Target = [u8]>> Receiver<B> {
     pub(crate) fn grant(&mut self, share: usize) -> u32 {
         self.limit = self.limit.max(self.could_grant(share));
         (self.limit - self.next) as u32
+    }
+
+    /// The peer was granted `grant` segments before there was a connection.
+    pub(crate) fn keep_promise(&mut self, grant: u32) {
+        self.limit = self.limit.max(u64::from(grant));
     }
 
     /// True if the peer is, or soon will be, held up by what was granted last, and could be told better.

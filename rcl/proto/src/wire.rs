@@ -5,14 +5,26 @@
 //!  ┌───┬───┬───────┬───┬──────────┬───────────┬────────────┬──────────┬─────┬───────┬───────┐
 //!  │ v │ k │ flags │ n │ checksum │ source    │ destination│ sequence │ ack │ grant │ delay │ body …
 //!  └───┴───┴───────┴───┴──────────┴───────────┴────────────┴──────────┴─────┴───────┴───────┘
-//!                                   incarnations
+//!                                 numbers of both ends
 //! ```
+//!
+//! Both ends of a connection have a number that nobody can guess, so who does not read the frames makes none that belong
+//! to it. Which of a party's connections is the later one is told by incarnations, in calls only:
+//!
+//! | | source | destination | sequence | ack | grant | delay |
+//! | --- | --- | --- | --- | --- | --- | --- |
+//! | `Hello` | number of the caller | 0 | 0 | incarnation of the caller | credit for the peer | 0 |
+//! | `Welcome` | number of the one called | number of the caller | token | an incarnation that has passed | credit | what the caller is to repeat |
+//! | `Confirm` | number of the caller | number of the one called | token | incarnation of the caller | credit | that of the `Welcome` |
 //!
 //! `n`: how often this segment was sent before, 255 standing for more; 0 in other frames. In an `Ack`, `sequence` is
 //! the number of segments of the other side that have come again although nothing of them was missing.
 //! `ack`: all segments below it have arrived. `grant`: the peer takes so many segments from there on.
 //! In a `Reset`, `ack` is not 0 if the connection has ended gracefully: the last of the other side's segments was
-//! the one before it.
+//! the one before it. `sequence` is that of the `Confirm` or `Ping` which is answered, that is the token; if the connection is
+//! given up, the token as well; otherwise 0, and the other side asks.
+//! In a `Ping`, `sequence` is the token. A `Confirm` that asks for an acknowledgement is one that was sent before,
+//! and a `Welcome` that does takes the place of one that no longer holds.
 //! `delay`: nanoseconds from the arrival of the newest segment to the sending of this frame.
 //!
 //! | kind | body |
@@ -36,7 +48,7 @@ pub(crate) const PACKED_LEN_LEN: usize = 2;
 /// Bytes of the bitmap in an acknowledgement at the most: one bit for each segment of the largest window.
 pub(crate) const BITMAP_LEN_MAX: usize = crate::config::WINDOW_MAX / 8;
 
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 const CHECKSUM_AT: usize = 4;
 
 /// Asks for an acknowledgement at once.
@@ -91,10 +103,12 @@ pub(crate) enum Kind {
     Ping,
     /// The connection is no more.
     Reset,
+    /// The call is meant: the caller has heard the answer.
+    Confirm,
 }
 
 impl Kind {
-    const ALL: [Kind; 14] = [
+    const ALL: [Kind; 15] = [
         Kind::Hello,
         Kind::Welcome,
         Kind::Whole,
@@ -109,6 +123,7 @@ impl Kind {
         Kind::Ack,
         Kind::Ping,
         Kind::Reset,
+        Kind::Confirm,
     ];
 
     /// True for what has a sequence number of its own.
@@ -134,7 +149,7 @@ impl Kind {
             Kind::First | Kind::Chunk => len > self.numbers_len(),
             Kind::Announce | Kind::Accept | Kind::Reject => len == self.numbers_len(),
             Kind::Ack => len <= BITMAP_LEN_MAX,
-            Kind::Hello | Kind::Welcome | Kind::Fin | Kind::Ping | Kind::Reset => len == 0,
+            Kind::Hello | Kind::Welcome | Kind::Fin | Kind::Ping | Kind::Reset | Kind::Confirm => len == 0,
         }
     }
 }
@@ -179,6 +194,19 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 impl Header {
+    /// Nothing is said yet, not even the kind.
+    pub(crate) const EMPTY: Header = Header {
+        kind: Kind::Reset,
+        answer: false,
+        copy: 0,
+        source: 0,
+        destination: 0,
+        sequence: 0,
+        ack: 0,
+        grant: 0,
+        delay: 0,
+    };
+
     /// The meaning of a frame's header, checked against the frame's length and the checksum, which covers
     /// at least what is `demanded`.
     pub(crate) fn parse(frame: &[u8], demanded: Checksum) -> Result<Header, FrameError> {
@@ -294,7 +322,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_parsed_or_refused(
-            bytes in proptest::collection::vec(any::<u8>(), 0..120), kind in 0..15u8, flags in 0..8u8,
+            bytes in proptest::collection::vec(any::<u8>(), 0..120), kind in 0..16u8, flags in 0..8u8,
         ) {
             let mut bytes = bytes;
             let _ = Header::parse(&bytes, Checksum::None);

@@ -25,8 +25,9 @@ fn needless_retransmissions_are_those_of_which_another_copy_has_arrived() {
         let late = Link { jitter: Duration::from_millis(20), ..CLEAN };
         let mut world = World::new(seed, late, config(), &[A, B]);
         world.set_path(A, B, late.with_faults("drop=5%,duplicate=10%"));
-        world.note_segments(B);
         world.connect(A, B);
+        world.run_for(Duration::from_secs(1));
+        world.note_segments(B);
         let (mut sent, mut received) = (0u32, 0);
         let end = world.now() + Duration::from_secs(600);
         while received < 500 {
@@ -44,7 +45,10 @@ fn needless_retransmissions_are_those_of_which_another_copy_has_arrived() {
         let counters = world.node(A).counters();
         // What is a whole window late is not recognized.
         let counted = counters.spurious;
-        assert!(counted <= needless && counted + 2 >= needless, "seed {seed}: {needless} and {counters:?}");
+        assert!(
+            counted <= needless && counted + 2 + needless / 10 >= needless,
+            "seed {seed}: {needless} and {counters:?}"
+        );
         assert!(counters.retransmissions > needless, "seed {seed}: some were lost, {counters:?}");
         all = (all.0 + counters.retransmissions, all.1 + needless);
     }

@@ -238,7 +238,8 @@ struct Late {
 impl Late {
     fn new(dead_after: Duration) -> Late {
         let config = Config { dead_after, ..config() };
-        let nodes = [1, 2].map(|incarnation| Node::new(config.clone(), Incarnation(incarnation), Heap));
+        let nodes =
+            [1, 2].map(|incarnation| Node::new(config.clone(), Incarnation(incarnation), &[7; 32], Heap));
         let now = Time::ZERO + Duration::from_secs(1);
         let mut late = Late { nodes, arriving: Default::default(), now };
         late.nodes[0].connect(now, B, addr(B));

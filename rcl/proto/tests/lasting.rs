@@ -55,7 +55,7 @@ fn addr() -> SocketAddr {
 
 fn node(incarnation: u64) -> Node<Watched> {
     let config = Config { checksum: Checksum::Header, ..Config::new(SEGMENT_LEN) };
-    Node::new(config, Incarnation(incarnation), Watched)
+    Node::new(config, Incarnation(incarnation), &[incarnation as u8; 32], Watched)
 }
 
 fn frames(of: &mut Node<Watched>, now: Time) -> Vec<Frame> {

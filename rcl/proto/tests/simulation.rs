@@ -394,16 +394,25 @@ fn hostile_frames_do_no_harm() {
     let mut world = World::new(11, CLEAN, config, &[A, B]);
     world.connect(A, B);
     world.run_for(Duration::from_millis(10));
+    let now = world.now();
+    world.node(A).send(B, vec![]).unwrap();
+    let frame = world.node(A).poll_transmit(now).expect("a message");
+    let numbers: [u8; 16] = frame.head[8..24].try_into().unwrap();
     // Well-formed frames of random meaning, from strangers and as if from the peer.
     for i in 0..100_000u64 {
-        let mut frame = vec![3, rng.below(16) as u8, rng.below(2) as u8, 0, 0, 0, 0, 0];
+        let mut frame = vec![4, rng.below(17) as u8, rng.below(2) as u8, 0, 0, 0, 0, 0];
         for _ in 0..5 {
             // Often near what is in use.
             let word = if rng.chance(1, 3) { rng.next_u64() } else { 995 + rng.below(10) };
             frame.extend_from_slice(&word.to_le_bytes());
         }
+        // As by somebody on the way, who reads the numbers of both ends.
+        let as_peer = rng.chance(1, 2);
+        if as_peer {
+            frame[8..24].copy_from_slice(&numbers);
+        }
         frame.extend((0..*rng.pick(&[0, 0, 1, 8, 16, 32, 100]).unwrap()).map(|_| i as u8));
-        let from = PeerId::new(rng.below(10_000) as u32 + 1, 0);
+        let from = if as_peer { A } else { PeerId::new(rng.below(10_000) as u32 + 1, 0) };
         let now = world.now();
         world.node(B).on_frame(now, from, addr(from), frame);
         if i % 100 == 0 {

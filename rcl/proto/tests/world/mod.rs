@@ -16,6 +16,11 @@ pub(crate) fn bad() -> Link {
     Link { jitter: Duration::from_millis(3), ..CLEAN }.with_faults("drop=10%,duplicate=10%,corrupt=1%")
 }
 
+/// Another one for each life, and the same in each run.
+fn secret(incarnation: Incarnation) -> [u8; 32] {
+    std::array::from_fn(|i| incarnation.0.to_le_bytes()[i % 8])
+}
+
 /// One party, and who reads what arrives there.
 pub(crate) struct Host {
     node: Node<Heap>,
@@ -28,7 +33,7 @@ pub(crate) struct Host {
 impl Host {
     fn new(config: Config, incarnation: Incarnation) -> Host {
         Host {
-            node: Node::new(config, incarnation, Heap),
+            node: Node::new(config, incarnation, &secret(incarnation), Heap),
             events: VecDeque::new(),
             deaf: false,
             segments: None,
