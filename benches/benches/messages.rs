@@ -1,7 +1,7 @@
 //! The goals of authenticated messages, each as a ratio within one run (docs/PERFORMANCE.md, "Authenticated
 //! messages"). One thread, no network unless a line says so: processor time is what is compared.
 //!
-//! `cargo bench -p benches --bench messages`
+//! `cargo bench -p benches --bench messages`, or with `-- WORD` the lines that have that word.
 
 use cl::{EndpointConfig, SharedMemory};
 use cl_base::{Incarnation, PeerId, Principal, Time};
@@ -27,6 +27,7 @@ fn main() {
         groups(receivers, goal);
         groups_over_udp(receivers, goal);
     }
+    streams();
     heartbeats();
 }
 
@@ -48,15 +49,26 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Compares `ours` with `rival`, both in nanoseconds.
-fn compare(what: &str, goal: f64, floor: f64, mut ours: impl FnMut() -> f64, mut rival: impl FnMut() -> f64) {
-    ours();
-    rival();
-    let rounds: Vec<(f64, f64)> = (0..ROUNDS).map(|_| (ours(), rival())).collect();
-    let ratio = median(rounds.iter().map(|(ours, rival)| ours / rival).collect());
-    let [ours, rival] =
-        [0, 1].map(|side| median(rounds.iter().map(|r| if side == 0 { r.0 } else { r.1 }).collect()));
-    println!("| {what} | {ours:.0} ns | {rival:.0} ns | **{ratio:.2}x** | {goal:.2}x | {floor:.2}x |");
+/// Whether a line is asked for.
+fn is_wanted(what: &str) -> bool {
+    let mut words = std::env::args().skip(1).filter(|word| !word.starts_with("--")).peekable();
+    words.peek().is_none() || words.any(|word| what.contains(&word))
+}
+
+/// Compares `run(true)`, ours, with `run(false)`, both in nanoseconds; `limits` are goal and floor.
+fn compare<F: FnMut() -> f64>(what: &str, limits: Option<[f64; 2]>, run: impl Fn(bool) -> F) {
+    if !is_wanted(what) {
+        return;
+    }
+    let mut sides = [run(true), run(false)];
+    for side in &mut sides {
+        side();
+    }
+    let rounds: Vec<[f64; 2]> = (0..ROUNDS).map(|_| sides.each_mut().map(|side| side())).collect();
+    let ratio = median(rounds.iter().map(|[ours, rival]| ours / rival).collect());
+    let [ours, rival] = [0, 1].map(|side| median(rounds.iter().map(|round| round[side]).collect()));
+    let [goal, floor] = limits.map_or([String::new(), String::new()], |l| l.map(|l| format!("{l:.2}x")));
+    println!("| {what} | {ours:.0} ns | {rival:.0} ns | **{ratio:.2}x** | {goal} | {floor} |");
 }
 
 fn id(number: u32) -> PeerId {
@@ -162,7 +174,7 @@ fn bundles() {
             })
         }
     };
-    compare("send and receive 64 B, 64 in a frame, against a frame each", 0.15, 0.3, run(true), run(false));
+    compare("send and receive 64 B, 64 in a frame, against a frame each", Some([0.15, 0.3]), run);
 }
 
 /// 1 KiB to many: as a group, and to one after the other.
@@ -193,15 +205,19 @@ fn groups(receivers: u32, goal: f64) {
         }
     };
     let what = format!("group send of 1 KiB to {receivers}, this layer alone");
-    compare(&what, goal, 0.9, run(true), run(false));
+    compare(&what, Some([goal, 0.9]), run);
 }
 
-/// The same with the sockets of the system, to receivers that do not read.
-fn groups_over_udp(receivers: u32, goal: f64) {
-    let everybody: Vec<PeerId> = (1..=receivers).map(id).collect();
-    let contents = vec![3; 1024];
-    let run = |grouped: bool| {
-        let roster = roster(receivers + 1);
+/// Party 0 with sessions with others over the sockets of the system, who do not read any more.
+struct OverUdp {
+    cl: cl::Endpoint,
+    mml: mml::Endpoint,
+    _others: Vec<std::net::UdpSocket>,
+}
+
+impl OverUdp {
+    fn new(others: u32, config: Config) -> OverUdp {
+        let roster = roster(others + 1);
         let open = |number| {
             let config = EndpointConfig {
                 shared_memory: SharedMemory::Never,
@@ -209,58 +225,84 @@ fn groups_over_udp(receivers: u32, goal: f64) {
             };
             cl::Endpoint::open(config).expect("a socket")
         };
-        let mut cl = open(0);
         let endpoint = |number| {
-            mml::Endpoint::new(
-                Config::default(),
-                id(number),
-                Incarnation(1),
-                keyring(number, &roster),
-                &roster,
-                [number as u8; 32],
-            )
+            let (keyring, seed) = (keyring(number, &roster), [number as u8; 32]);
+            mml::Endpoint::new(config.clone(), id(number), Incarnation(1), keyring, &roster, seed)
         };
-        let mut first = endpoint(0);
+        let (mut cl, mut mml) = (open(0), endpoint(0));
         // One after the other: a receiver is needed only until its session is up.
-        let _sockets: Vec<std::net::UdpSocket> = everybody
-            .iter()
-            .map(|to| {
-                let (mut socket, mut other) = (open(to.principal.0), endpoint(to.principal.0));
-                let addr = socket.local_addr();
-                cl.resolve(*to, addr);
-                socket.resolve(id(0), cl.local_addr());
-                first.connect(&mut cl, now(), *to).expect("a key is known");
-                while !first.is_up(*to) || !other.is_up(id(0)) {
-                    other.receive(&mut socket, now(), 8, |_| ());
-                    first.receive(&mut cl, now(), 8, |_| ());
-                    while other.poll_event().is_some() || first.poll_event().is_some() {}
-                }
-                drop(socket);
-                std::net::UdpSocket::bind(addr).expect("the port is free again")
-            })
-            .collect();
+        let mut connect = |number| {
+            let (to, mut socket, mut other) = (id(number), open(number), endpoint(number));
+            let addr = socket.local_addr();
+            cl.resolve(to, addr);
+            socket.resolve(id(0), cl.local_addr());
+            mml.connect(&mut cl, now(), to).expect("a key is known");
+            while !mml.is_up(to) || !other.is_up(id(0)) {
+                other.receive(&mut socket, now(), 8, |_| ());
+                mml.receive(&mut cl, now(), 8, |_| ());
+                while other.poll_event().is_some() || mml.poll_event().is_some() {}
+            }
+            drop(socket);
+            std::net::UdpSocket::bind(addr).expect("the port is free again")
+        };
+        let others = (1..=others).map(&mut connect).collect();
+        OverUdp { cl, mml, _others: others }
+    }
+}
+
+/// The same with the sockets of the system, to receivers that do not read.
+fn groups_over_udp(receivers: u32, goal: f64) {
+    let everybody: Vec<PeerId> = (1..=receivers).map(id).collect();
+    let contents = vec![3; 1024];
+    let run = |grouped: bool| {
+        // The time stands still here, which would be load.
+        let config = Config { company_wait: Duration::ZERO, ..Config::default() };
+        let mut first = OverUdp::new(receivers, config);
         let (everybody, contents) = (everybody.clone(), contents.clone());
         move || {
-            let _ = &_sockets;
+            let OverUdp { cl, mml, .. } = &mut first;
             time(1, || {
                 if grouped {
-                    first.send_group(&mut cl, now(), &everybody, Delivery::Unr, 0, &contents, |_, sent| {
+                    mml.send_group(cl, now(), &everybody, Delivery::Unr, 0, &contents, |_, sent| {
                         sent.expect("there is room");
                     });
                 } else {
                     for to in &everybody {
-                        first.send(&mut cl, now(), *to, Delivery::Unr, 0, &contents).expect("there is room");
+                        mml.send(cl, now(), *to, Delivery::Unr, 0, &contents).expect("there is room");
                     }
                 }
             })
         }
     };
     let what = format!("group send of 1 KiB to {receivers}, over UDP");
-    compare(&what, goal, 0.9, run(true), run(false));
+    compare(&what, Some([goal, 0.9]), run);
+}
+
+/// 64 B sent one by one over UDP, where the messages of a stream wait for each other, and where each leaves at once.
+fn streams() {
+    let run = |waits: bool| {
+        let company_wait = if waits { Config::default().company_wait } else { Duration::ZERO };
+        let mut first = OverUdp::new(1, Config { company_wait, ..Config::default() });
+        let (clock, body) = (cl::Clock::new(), [5; 64]);
+        move || {
+            let OverUdp { cl, mml, .. } = &mut first;
+            time(64, || {
+                for _ in 0..64 {
+                    mml.send(cl, clock.now(), id(1), Delivery::Unr, 0, &body).expect("there is room");
+                }
+                mml.flush(cl, clock.now());
+            })
+        }
+    };
+    compare("stream of 64 B over UDP, waiting for company, against each at once", None, run);
 }
 
 /// Heartbeats of 100,000 agents, bundled, verified and recorded by one manager.
 fn heartbeats() {
+    let what = format!("heartbeats verified and recorded, {AGENTS} agents");
+    if !is_wanted(&what) {
+        return;
+    }
     let manager = id(1 << 24);
     // The keys are derived from those of pairs; here from numbers, for 100,000 key exchanges take seconds.
     let roster = roster(2);
@@ -292,8 +334,5 @@ fn heartbeats() {
         rates.push(f64::from(AGENTS) / took.as_secs_f64());
     }
     let rate = median(rates);
-    println!(
-        "| heartbeats verified and recorded, {AGENTS} agents | {:.0} ns | {rate:.0} per second | | 1000000 | 200000 |",
-        1e9 / rate
-    );
+    println!("| {what} | {:.0} ns | {rate:.0} per second | | 1000000 | 200000 |", 1e9 / rate);
 }

@@ -79,7 +79,9 @@ impl Blocking {
         timeout: Duration,
     ) -> Result<Sequence, SyncSendError> {
         let now = self.clock.now();
-        let sequence = self.mml.send(&mut self.cl, now, peer, delivery, class, body)?;
+        // Whoever waits for each has no other to send.
+        let sequence = self.mml.queue(now, peer, delivery, class, body)?;
+        self.mml.flush(&mut self.cl, now);
         let deadline = now + timeout;
         loop {
             match self.mml.status(peer, sequence) {

@@ -102,7 +102,8 @@ impl Endpoint {
         self.flush(cl, now);
     }
 
-    /// Sends a message at once, if there is a session and room; see [`Mml::send`].
+    /// Sends a message, if there is a session and room; see [`Mml::send`]. It leaves at once; but in a stream of messages to
+    /// one peer it may wait for others, at most [`Config::company_wait`] and until [`Endpoint::receive`] finds nothing.
     ///
     /// # Errors
     /// As [`Mml::send`].
@@ -116,6 +117,9 @@ impl Endpoint {
         body: impl Into<Outgoing<'b>>,
     ) -> Result<Sequence, SendError> {
         let body = body.into();
+        if self.mml.may_wait(now, peer, body.len()) {
+            return self.mml.send(now, peer, delivery, class, body);
+        }
         let sent = match delivery {
             Delivery::Unr => self.send_at_once(cl, now, peer, class, &body),
             _ => self.mml.send(now, peer, delivery, class, body),
@@ -226,6 +230,10 @@ impl Endpoint {
             drop(buf);
             self.after_frame(cl, now, (from, addr), verdict);
             frames += 1;
+        }
+        // Who looks for messages has no more to send for now.
+        if frames == 0 && self.mml.has_waiting() {
+            self.flush(cl, now);
         }
         frames
     }

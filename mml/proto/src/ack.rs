@@ -71,6 +71,16 @@ impl AckSender {
         self.entries.len()
     }
 
+    /// Messages still to be sent.
+    pub(crate) fn unsent(&self) -> usize {
+        self.entries.len() - self.sent
+    }
+
+    /// Body bytes still to be sent.
+    pub(crate) fn unsent_bytes(&self) -> usize {
+        self.bytes - self.sent_bytes
+    }
+
     pub(crate) fn expiry(&self) -> Option<Time> {
         self.expiry
     }

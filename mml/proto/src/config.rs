@@ -42,6 +42,8 @@ pub struct Config {
     pub rto_min: Duration,
     /// Longest interval between repetitions of anything.
     pub rto_max: Duration,
+    /// How long a message may wait, under load, for others to the same peer; zero: not at all. See `company.rs`.
+    pub company_wait: Duration,
     /// How long an acknowledgement waits for a frame to ride on.
     pub ack_delay: Duration,
     /// How long a gap among NACK messages may be mere reordering before it is asked for.
@@ -128,6 +130,8 @@ impl Default for Config {
             rto_initial: Duration::from_millis(20),
             rto_min: Duration::from_millis(2),
             rto_max: Duration::from_millis(500),
+            // What five frames cost that leave by themselves.
+            company_wait: Duration::from_micros(20),
             ack_delay: Duration::from_micros(500),
             nack_delay: Duration::from_millis(1),
             advert_delay: Duration::from_millis(20),

@@ -20,6 +20,7 @@
 mod ack;
 mod api;
 mod body;
+mod company;
 mod config;
 mod counters;
 mod direct;

@@ -38,6 +38,8 @@ pub struct Mml {
     half_open: VecDeque<PeerId>,
     timers: BTreeSet<(Time, PeerId)>,
     ready: VecDeque<PeerId>,
+    /// What waits for company leaves then at the latest.
+    pub(crate) company_until: Option<Time>,
     /// Frames to parties that are not remembered.
     replies: VecDeque<(PeerId, Vec<u8>)>,
     /// Messages to a peer that has been forgotten are numbered from here when it comes back, so that it does
@@ -75,6 +77,7 @@ impl Mml {
             half_open: VecDeque::new(),
             timers: BTreeSet::new(),
             ready: VecDeque::new(),
+            company_until: None,
             replies: VecDeque::new(),
             first_number: 0,
         }
@@ -287,7 +290,7 @@ impl Mml {
 
     /// When [`Mml::handle_timeout`] is to be called; `None` if nothing is waited for.
     pub fn next_timeout(&self) -> Option<Time> {
-        self.timers.first().map(|(at, _)| *at)
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(self.company_until).min()
     }
 
     /// Writes the next frame to be sent into `frame`, replacing what is there, and returns its destination;
@@ -320,6 +323,7 @@ impl Mml {
                 return filled;
             }
         }
+        self.company_until = None;
         None
     }
 

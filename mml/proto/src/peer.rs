@@ -2,6 +2,7 @@
 
 use crate::ack::{AckReceiver, AckSender};
 use crate::body::Spare;
+use crate::company::Pace;
 use crate::entropy::Entropy;
 use crate::gate::Gate;
 use crate::handshake::{Answer, Attempt};
@@ -94,6 +95,7 @@ pub(crate) struct Peer {
     /// When a frame of an unknown session was last answered.
     probed: Option<Time>,
     rtt: Rtt,
+    pub(crate) pace: Pace,
     unr: UnrQueue,
     ack: AckSender,
     nack: NackSender,
@@ -123,6 +125,7 @@ impl Peer {
             parting: None,
             probed: None,
             rtt: Rtt::default(),
+            pace: Pace::default(),
             unr: UnrQueue::new(first),
             ack: AckSender::new(first),
             nack: NackSender::new(first),
@@ -151,6 +154,13 @@ impl Peer {
     /// Whether the last session was ended in good order, by either side.
     pub(crate) fn is_closed(&self) -> bool {
         matches!(self.link, Link::Closed(_))
+    }
+
+    /// Messages that wait to be sent, and their body bytes.
+    #[inline]
+    pub(crate) fn unsent(&self) -> (usize, usize) {
+        let bytes = self.ack.unsent_bytes() + self.nack.unsent_bytes + self.unr.body_bytes();
+        (self.ack.unsent() + self.nack.unsent() + self.unr.len(), bytes)
     }
 
     /// Larger than every number used so far.

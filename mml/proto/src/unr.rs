@@ -1,5 +1,6 @@
 //! UNR messages that wait for a frame.
 
+use crate::body::Spare;
 use crate::frame::Content;
 use crate::{Body, Outgoing};
 use std::collections::VecDeque;
@@ -93,14 +94,17 @@ impl UnrQueue {
 
     /// The oldest has left.
     #[inline]
-    pub(crate) fn pop(&mut self) {
+    pub(crate) fn pop(&mut self, spare: &mut Spare) {
         let Some(front) = self.waiting.pop_front() else { return };
         match front.body {
             Place::Copied(len) => {
                 self.gone += len;
                 self.body_bytes -= len;
             }
-            Place::Shared(body) => self.body_bytes -= body.len(),
+            Place::Shared(body) => {
+                self.body_bytes -= body.len();
+                spare.give(body);
+            }
         }
         if self.gone == self.bytes.len() {
             self.gone = 0;
@@ -140,7 +144,7 @@ mod tests {
                 // A queue that is never empty.
                 while queue.len() > 4 {
                     check_front(&queue);
-                    queue.pop();
+                    queue.pop(&mut Spare::default());
                 }
             }
         }

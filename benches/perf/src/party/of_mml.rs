@@ -2,7 +2,9 @@ use super::{Party, Refused, cl_config};
 use crate::case::Case;
 use cl::{Buf, Clock};
 use cl_base::{Incarnation, PeerId, Principal, Time};
-use mml::{Config, Delivery, Endpoint, Event, Keyring, Member, Roster, SecretKey, SendError, SendStatus};
+use mml::{
+    Config, Delivery, Endpoint, Event, Keyring, Member, Roster, SecretKey, SendError, SendStatus, Sequence,
+};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -42,6 +44,15 @@ fn roster() -> Result<Roster, String> {
         address: None,
     };
     Roster::from_members((1..=PRINCIPALS).map(member).collect(), "perf").map_err(|error| error.to_string())
+}
+
+/// Whether a message was taken, or there was no room for it.
+fn taken(sent: Result<Sequence, SendError>, len: usize) -> Result<bool, String> {
+    match sent {
+        Ok(_) => Ok(true),
+        Err(SendError::Backpressure(_)) => Ok(false),
+        Err(error) => Err(format!("message of {len} bytes not sent: {error}")),
+    }
 }
 
 impl<const ACK: bool> End<ACK> {
@@ -109,9 +120,17 @@ impl<const ACK: bool> Party for End<ACK> {
     }
 
     fn send(&mut self, to: PeerId, buf: Buf) -> Result<(), Refused> {
-        self.queue(to, buf)?;
-        self.flush();
-        Ok(())
+        match self.send_copy(to, &buf) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refused::Later(buf)),
+            Err(why) => Err(Refused::Never(why)),
+        }
+    }
+
+    #[inline]
+    fn send_copy(&mut self, to: PeerId, contents: &[u8]) -> Result<bool, String> {
+        let sent = self.mml.send(&mut self.cl, self.now, to, Self::DELIVERY, 0, contents);
+        taken(sent, contents.len())
     }
 
     fn queue(&mut self, to: PeerId, buf: Buf) -> Result<(), Refused> {
@@ -128,9 +147,7 @@ impl<const ACK: bool> Party for End<ACK> {
             Ok(sequence) if !ACK && self.mml.status(to, sequence) != SendStatus::Pending => {
                 Err(format!("there is no session with {to}"))
             }
-            Ok(_) => Ok(true),
-            Err(SendError::Backpressure(_)) => Ok(false),
-            Err(error) => Err(format!("message of {} bytes not sent: {error}", contents.len())),
+            sent => taken(sent, contents.len()),
         }
     }
 

@@ -51,6 +51,7 @@ impl Peer {
             }
         }
         self.last_used = now;
+        self.pace.on_heard();
         for item in items {
             if !self.on_item(now, cx, class, item, &mut deliver) {
                 cx.counters.malformed += 1;

@@ -116,7 +116,7 @@ impl Peer {
                 if !writer.push(UNR, number, number, class, content) {
                     break;
                 }
-                self.unr.pop();
+                self.unr.pop(&mut cx.spare);
             } else if let Some(number) = self.ack.next_to_send().filter(|_| repeats != [false, true]) {
                 let entry = self.ack.entry(number).expect("it is to be sent");
                 if !writer.push(ACK, number, self.ack.base(), entry.class, entry.body.content()) {
