@@ -363,6 +363,7 @@ impl Link {
                     }
                 }
                 ClientEffect::NotificationsBegin { seq } => tracing::debug!(seq, "notices begin"),
+                ClientEffect::Read { .. } => unreachable!("nothing is read without an order here"),
                 ClientEffect::Stale { ticket, floor } => {
                     // Our clock is behind that of an earlier session: the request was not executed.
                     tracing::error!(?ticket, floor, "the group has forgotten this session; start again");

@@ -4,6 +4,7 @@ use crate::config::{ClientAuthentication, Config, MemberId, Rsn, View};
 use crate::keys::{Digest, Keys};
 use crate::message::{self, Message, Notify, Outcome, Proof, Reply, Request, result_digest};
 use crate::notifications::{Inbox, Progress, nth_largest};
+use crate::reads::{ReadTicket, Reads};
 use cl_base::{PeerId, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -82,6 +83,14 @@ pub enum ClientEffect {
         /// Sequence numbers up to here are used up.
         floor: u64,
     },
+    /// A read is complete. `None`: it had to be ordered, and the group no longer knows this session, as for
+    /// [`ClientEffect::Stale`].
+    Read {
+        /// Which read.
+        ticket: ReadTicket,
+        /// Its result.
+        result: Option<Vec<u8>>,
+    },
 }
 
 /// Where f+1 members say that the group stands.
@@ -123,6 +132,7 @@ pub struct Client {
     views: BTreeMap<MemberId, View>,
     outvoted: BTreeSet<MemberId>,
     inbox: Option<Inbox>,
+    reads: Reads,
     effects: VecDeque<ClientEffect>,
     refused: u64,
 }
@@ -142,6 +152,7 @@ impl Client {
             views: BTreeMap::new(),
             outvoted: BTreeSet::new(),
             inbox: None,
+            reads: Reads::default(),
             effects: VecDeque::new(),
             refused: 0,
         }
@@ -220,6 +231,39 @@ impl Client {
         Proof::Signed(self.keys.sign(&statement.0))
     }
 
+    /// Reads without ordering, in one round trip: all members of A(v) must give the same answer. If they do not
+    /// within T_c, the operation is ordered like any other, so it must be one that changes nothing
+    /// ([`StateMachine::query`](crate::StateMachine::query)). Reads are linearizable with all operations.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; nothing was sent then. At most W reads are outstanding.
+    pub fn read(&mut self, now: Time, op: Vec<u8>) -> Result<ReadTicket, SubmitError> {
+        let max = self.config.op_bytes_max();
+        if op.len() > max {
+            return Err(SubmitError::TooLong { len: op.len(), max });
+        }
+        if self.reads.len() as u64 >= self.config.client_window {
+            return Err(SubmitError::Window);
+        }
+        let ticket = self.reads.begin(op.clone(), now + self.config.client_timeout);
+        let frame = message::encode(&self.config, &Message::Read { nonce: ticket.0, op });
+        for member in self.view_hint().active {
+            let to = self.config.peer(member);
+            self.effects.push_back(ClientEffect::Send { to, bytes: frame.clone() });
+        }
+        Ok(ticket)
+    }
+
+    /// Submits reads that were not answered alike, as far as there is room.
+    fn order_reads(&mut self, now: Time) {
+        while self.has_room()
+            && let Some((ticket, op)) = self.reads.next_to_order()
+        {
+            let Ticket(t) = self.submit(now, op).expect("there is room, and the length was checked");
+            self.reads.submitted(ticket, t);
+        }
+    }
+
     /// Takes in a frame from `from`, whom the transport has authenticated.
     pub fn on_message(&mut self, now: Time, from: PeerId, bytes: &[u8]) {
         let Some(member) = self.config.member(from) else {
@@ -229,8 +273,15 @@ impl Client {
         match message::decode(&self.config, bytes) {
             Ok(Message::Reply(reply)) => self.on_reply(now, member, reply),
             Ok(Message::Notify(notify)) => self.on_notify(now, member, notify),
+            Ok(Message::ReadReply(reply)) => {
+                self.saw_view(member, reply.view);
+                if let Some((ticket, result)) = self.reads.take(&self.config, member, reply) {
+                    self.effects.push_back(ClientEffect::Read { ticket, result: Some(result) });
+                }
+            }
             _ => self.refused += 1,
         }
+        self.order_reads(now);
     }
 
     /// Does what is due by `now`.
@@ -255,13 +306,15 @@ impl Client {
         if self.inbox.as_ref().is_some_and(|inbox| inbox.pull_at() <= now) {
             self.pull(now);
         }
+        self.reads.expire(now);
+        self.order_reads(now);
     }
 
     /// When [`Client::on_timeout`] should be called next.
     pub fn next_timeout(&self) -> Option<Time> {
         let resend = self.outstanding.values().map(|o| o.resend_at).min();
         let pull = self.inbox.as_ref().map(Inbox::pull_at);
-        resend.into_iter().chain(pull).min()
+        resend.into_iter().chain(pull).chain(self.reads.expires_at()).min()
     }
 
     /// The next thing to do for the host, in order.
@@ -351,7 +404,10 @@ impl Client {
             while self.decided.len() as u64 > DECIDED_WINDOWS * self.config.client_window {
                 self.decided.pop_first();
             }
-            self.effects.push_back(ClientEffect::Completed { ticket: Ticket(t), result, rsn });
+            self.effects.push_back(match self.reads.finished(t) {
+                Some(ticket) => ClientEffect::Read { ticket, result: Some(result) },
+                None => ClientEffect::Completed { ticket: Ticket(t), result, rsn },
+            });
             for (member, answer) in answers {
                 if answer != (rsn, digest) {
                     self.outvote(member);
@@ -359,7 +415,10 @@ impl Client {
             }
         } else if let Some(floor) = nth_largest(outstanding.stale.values().copied(), weak) {
             self.outstanding.remove(&t);
-            self.effects.push_back(ClientEffect::Stale { ticket: Ticket(t), floor });
+            self.effects.push_back(match self.reads.finished(t) {
+                Some(ticket) => ClientEffect::Read { ticket, result: None },
+                None => ClientEffect::Stale { ticket: Ticket(t), floor },
+            });
         }
     }
 

@@ -209,3 +209,115 @@ fn strangers_and_noise_are_counted() {
     );
     assert_eq!(client.refused(), 3);
 }
+
+/// View, active members and result in a READ-REPLY, or that there is no answer.
+type Said<'a> = Option<(View, u64, &'a [u8])>;
+
+fn read_reply(
+    config: &Config,
+    client: &mut Client,
+    from: u8,
+    nonce: u64,
+    answer: Option<(View, u64, &[u8])>,
+) {
+    let view = answer.map_or(0, |(view, ..)| view);
+    let answer = answer.map(|(_, active, result)| message::ReadAnswer {
+        tag: Digest::default(),
+        active,
+        digest: result_digest(result),
+        result: Some(result.to_vec()),
+    });
+    let reply = message::ReadReply { view, nonce, answer };
+    let bytes = message::encode(config, &Message::ReadReply(reply));
+    client.on_message(NOW, config.peer(MemberId(from)), &bytes);
+}
+
+/// How many requests are among the effects, and what reads gave.
+fn reads_of(config: &Config, client: &mut Client) -> (usize, Vec<Option<Vec<u8>>>) {
+    let (mut requests, mut results) = (0, Vec::new());
+    for effect in effects(client) {
+        match effect {
+            ClientEffect::Send { bytes, .. } => {
+                requests += usize::from(matches!(message::decode(config, &bytes), Ok(Message::Request(_))));
+            }
+            ClientEffect::Read { result, .. } => results.push(result),
+            _ => {}
+        }
+    }
+    (requests, results)
+}
+
+#[test]
+fn a_read_needs_all_active_members_and_no_order() {
+    let (config, mut client) = client();
+    client.read(NOW, b"q".to_vec()).unwrap();
+    assert_eq!(effects(&mut client).len(), 3, "to the active members");
+    for from in [0, 1] {
+        read_reply(&config, &mut client, from, 1, Some((0, 0b0111, b"r")));
+        read_reply(&config, &mut client, from, 1, Some((0, 0b0111, b"r")));
+    }
+    assert_eq!(reads_of(&config, &mut client), (0, vec![]), "w are not enough");
+    // A spare that passes itself off as active does not stand for the one that is missing.
+    read_reply(&config, &mut client, 3, 1, Some((0, 0b0111, b"r")));
+    assert_eq!(reads_of(&config, &mut client), (0, vec![]));
+    read_reply(&config, &mut client, 2, 1, Some((0, 0b0111, b"r")));
+    assert_eq!(reads_of(&config, &mut client), (0, vec![Some(b"r".to_vec())]));
+}
+
+#[test]
+fn a_read_with_different_answers_or_none_is_ordered() {
+    let (config, mut client) = client();
+    let answers: [[Said<'_>; 2]; 4] = [
+        [Some((0, 0b0111, b"r")), Some((0, 0b0111, b"s"))],
+        [Some((0, 0b0111, b"r")), Some((1, 0b0111, b"r"))],
+        [Some((0, 0b0111, b"r")), Some((0, 0b1111, b"r"))],
+        [Some((0, 0b0111, b"r")), None],
+    ];
+    for (i, [first, second]) in answers.into_iter().enumerate() {
+        let (nonce, t) = (i as u64 + 1, i as u64 + 100);
+        client.read(NOW, b"q".to_vec()).unwrap();
+        effects(&mut client);
+        read_reply(&config, &mut client, 0, nonce, first);
+        assert_eq!(reads_of(&config, &mut client), (0, vec![]));
+        read_reply(&config, &mut client, 1, nonce, second);
+        assert_eq!(reads_of(&config, &mut client), (1, vec![]), "ordered once");
+        read_reply(&config, &mut client, 2, nonce, first);
+        for from in [0, 1] {
+            reply(&config, &mut client, from, 0, t, 7, b"ordered");
+        }
+        assert_eq!(reads_of(&config, &mut client), (0, vec![Some(b"ordered".to_vec())]));
+    }
+}
+
+#[test]
+fn a_read_that_is_not_answered_in_time_is_ordered_when_there_is_room() {
+    let (config, mut client) = client();
+    let window = config.client_window;
+    for _ in 0..window {
+        client.submit(NOW, b"op".to_vec()).unwrap();
+    }
+    client.read(NOW, b"q".to_vec()).unwrap();
+    effects(&mut client);
+    let later = NOW + config.client_timeout;
+    assert_eq!(client.next_timeout(), Some(later));
+    client.on_timeout(later);
+    let (again, _) = reads_of(&config, &mut client);
+    assert_eq!(again as u64, 4 * window, "what is outstanding is sent again, the read waits");
+    for from in [0, 1] {
+        reply(&config, &mut client, from, 0, 100, 7, b"r");
+    }
+    assert_eq!(reads_of(&config, &mut client).0, 1);
+    for from in [0, 1] {
+        reply(&config, &mut client, from, 0, 100 + window, 8, b"s");
+    }
+    assert_eq!(reads_of(&config, &mut client), (0, vec![Some(b"s".to_vec())]));
+}
+
+#[test]
+fn reads_are_bounded() {
+    let (config, mut client) = client();
+    for _ in 0..config.client_window {
+        client.read(NOW, b"q".to_vec()).unwrap();
+    }
+    assert_eq!(client.read(NOW, b"q".to_vec()), Err(SubmitError::Window));
+}

@@ -58,6 +58,10 @@ pub enum Mutation {
     NoFreeze,
     /// COMMITs of 2f members are enough to execute.
     CommitQuorum2f,
+    /// w equal answers are enough for a read.
+    WeakReadQuorum,
+    /// Reads are answered before what the NEW-VIEW carried over is executed.
+    ReadBeforeOrder,
     /// In mode M one member is enough to back up the claim that a batch was prepared.
     OneVoucher,
 }

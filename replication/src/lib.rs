@@ -8,7 +8,8 @@
 //! The types to begin with:
 //! * [`StateMachine`]: the service to replicate; [`Local`] executes one without a group.
 //! * [`Replica`]: one member. Messages and time go in, [`Effect`]s come out.
-//! * [`Client`]: submits operations, accepts what f+1 members say, receives notifications.
+//! * [`Client`]: submits operations, accepts what f+1 members say, reads in one round trip, receives
+//!   notifications.
 //!
 //! Not in here: sockets, clocks, threads, files, entropy. The host moves bytes (authenticated by sender),
 //! tells the time, makes [`Record`]s durable and holds the [`Keys`].
@@ -19,9 +20,11 @@
 
 //! # Where this departs from PROTOCOL.md
 //!
-//! * Of section 2 this is 2.1 to 2.9 and 2.11 in both modes ([`VoteAuthentication`]), with widening and the
-//!   printed choice of spares (2.10, round 0); the epoch is 0. Evidence, strict mode, reads (2.12) and epochs
-//!   (2.15) are not here yet.
+//! * Of section 2 this is 2.1 to 2.9, 2.11 and 2.12 in both modes ([`VoteAuthentication`]), with widening and
+//!   the printed choice of spares (2.10, round 0); the epoch is 0. Evidence, strict mode and epochs (2.15) are
+//!   not here yet.
+//! * READ-REPLY names A(v): a client need not know how it was chosen. Who cannot answer a read says so, so that
+//!   it is ordered without a time-out.
 //! * Q names what was accepted with its body, voted for or not: rule 4 needs no more than that a correct member
 //!   accepted it, and it need not be written a second time. Of one position it keeps the digests of the last 32
 //!   views in which there was another one.
@@ -44,6 +47,7 @@ mod log;
 mod machine;
 mod merkle;
 mod notifications;
+mod reads;
 mod replica;
 mod session;
 mod storage;
@@ -58,5 +62,6 @@ pub use config::{
 pub use effect::{Effect, Event, LeaveReason};
 pub use keys::{Digest, Keys, Mac, Signature};
 pub use machine::{Apply, Local, NO_CLIENT, Pushed, RestoreError, StateMachine};
+pub use reads::ReadTicket;
 pub use replica::{Holding, Mode, Refusal, RefusalCounters, Replica, ReplicaStatus, Role};
 pub use storage::{CheckpointRecord, InstalledView, Record, RecoverError, SlotRecord};

@@ -13,6 +13,14 @@ pub trait StateMachine {
     /// The operation is the client's bytes, which may be anything: refuse what is malformed in the result.
     fn apply(&mut self, cx: &mut Apply<'_>, op: &[u8]) -> Vec<u8>;
 
+    /// The result of a read-only operation in this state, `None` if `op` is not one and has to be ordered.
+    ///
+    /// It must be what [`StateMachine::apply`] would give for the same client and bytes here, and `apply` must
+    /// change nothing for it: a read that cannot be answered in one round trip is ordered like any operation.
+    fn query(&self, _client: PeerId, _op: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
     /// Agreed time has moved to [`Apply::time`]; called once per executed batch, before its operations.
     fn advance(&mut self, cx: &mut Apply<'_>);
 

@@ -330,6 +330,30 @@ pub struct Reply {
     pub outcome: Outcome,
 }
 
+/// READ-REPLY: the answer of one member to a read (PROTOCOL.md 2.12).
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ReadReply {
+    /// The view of the sender.
+    pub view: View,
+    /// Names the client's question.
+    pub nonce: u64,
+    /// `None`: the sender cannot answer now, or the operation is not read-only. It has to be ordered.
+    pub answer: Option<ReadAnswer>,
+}
+
+/// What an active member reads.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ReadAnswer {
+    /// The tag of the view.
+    pub tag: Digest,
+    /// A(v), one bit per member.
+    pub active: u64,
+    /// H(result).
+    pub digest: Digest,
+    /// The result itself, unless it is long and another member was designated to send it.
+    pub result: Option<Vec<u8>>,
+}
+
 /// NOTIFY: unacknowledged notifications of a client, in order.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Notify {
@@ -399,6 +423,8 @@ pub enum Message {
     State { rsn: Rsn, digest: Digest, part: StatePart, data: StateData },
     Reply(Reply),
     NotifyPull { from: u64 },
+    Read { nonce: u64, op: Vec<u8> },
+    ReadReply(ReadReply),
     Notify(Notify),
 }
 

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 /// A result of at most this many bytes comes from every member; a longer one from the designated member only,
 /// unless the client asks again.
-const SHORT_RESULT_BYTES: usize = 256;
+pub(super) const SHORT_RESULT_BYTES: usize = 256;
 
 /// Bytes of notifications in one message; the client pulls the rest.
 const NOTIFY_BYTES_MAX: usize = 48 * 1024;

@@ -1,7 +1,7 @@
 //! One member of a group.
 //!
 //! The parts, each an `impl` block in its own file: `ordering` (PROTOCOL.md 2.5), `execution` (replies and
-//! notifications), `unheard` (clients that get too few), `checkpoint` (2.6), `transfer` (2.7), `view_change` and `decision` (2.8), `timer` (2.9 and widening),
+//! notifications), `reads` (2.12), `unheard` (clients that get too few), `checkpoint` (2.6), `transfer` (2.7), `view_change` and `decision` (2.8), `timer` (2.9 and widening),
 //! `status` (retransmission, 2.4), `recover` (2.14).
 
 mod checkpoint;
@@ -10,6 +10,7 @@ mod execution;
 mod holdings;
 mod ordering;
 mod pending;
+mod reads;
 mod recover;
 mod status;
 mod timer;
@@ -310,10 +311,11 @@ impl<S: StateMachine> Replica<S> {
     }
 
     fn dispatch(&mut self, from: PeerId, message: Message) {
-        // Clients send requests and pulls; everything else is between members.
+        // Clients send requests, reads and pulls; everything else is between members.
         match message {
             Message::Request(request) => return self.on_request(from, request),
             Message::NotifyPull { from: seq } => return self.on_notify_pull(from, seq),
+            Message::Read { nonce, op } => return self.on_read(from, nonce, &op),
             _ => {}
         }
         let Some(member) = self.config.member(from).filter(|m| *m != self.me) else {
@@ -336,7 +338,12 @@ impl<S: StateMachine> Replica<S> {
             }
             Message::FetchState { rsn, digest, part } => self.on_fetch_state(member, rsn, digest, part),
             Message::State { rsn, digest, part, data } => self.on_state(member, rsn, digest, part, data),
-            Message::Request(_) | Message::NotifyPull { .. } | Message::Reply(_) | Message::Notify(_) => {
+            Message::Request(_)
+            | Message::NotifyPull { .. }
+            | Message::Read { .. }
+            | Message::Reply(_)
+            | Message::ReadReply(_)
+            | Message::Notify(_) => {
                 self.refuse(Refusal::Sender);
             }
         }

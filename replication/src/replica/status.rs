@@ -11,7 +11,7 @@ const STATUS_SLOTS_MAX: usize = 32;
 /// Batches resent for one STATUS; the next one asks for more.
 const RESEND_BATCHES_MAX: usize = 4;
 
-fn bit(member: MemberId) -> u64 {
+pub(super) fn bit(member: MemberId) -> u64 {
     1 << member.0
 }
 

@@ -101,6 +101,7 @@ impl World {
                 }
                 ClientEffect::NotificationsBegin { seq } => self.judge.notifications_begin(peer, seq),
                 ClientEffect::Outvoted { member } => self.judge.outvoted(peer, member),
+                ClientEffect::Read { .. } => unreachable!("these clients order everything"),
                 ClientEffect::Stale { ticket, .. } => {
                     let nonce = self.clients[i].tickets.get(&ticket).copied().unwrap_or(0);
                     self.judge.stale(peer, nonce);

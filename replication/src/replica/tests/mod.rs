@@ -5,6 +5,7 @@ mod client_macs;
 mod counting;
 mod hostile;
 mod normal;
+mod reads;
 mod restart;
 mod transfer;
 mod view_change;
@@ -87,6 +88,13 @@ impl StateMachine for Tape {
         }
         self.ops.push(op);
         format!("{}", self.ops.len()).into_bytes()
+    }
+    fn query(&self, _: PeerId, op: &[u8]) -> Option<Vec<u8>> {
+        match op {
+            b"len?" => Some(self.ops.len().to_string().into_bytes()),
+            b"all?" => Some(self.ballast.clone()),
+            _ => None,
+        }
     }
     fn advance(&mut self, cx: &mut Apply<'_>) {
         if self.deadline.is_some_and(|at| at <= cx.time()) {
