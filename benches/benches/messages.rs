@@ -5,7 +5,7 @@
 
 use cl::{EndpointConfig, SharedMemory};
 use cl_base::{Incarnation, PeerId, Principal, Time};
-use cmm_core::heartbeat::{Beat, Heartbeat, Monitor, TAG_DOMAIN};
+use cmm_core::heartbeat::{Beat, Heartbeat, Monitor, Routing, TAG_DOMAIN};
 use cmm_core::identity::NodeId;
 use mml::{Config, Delivery, Keyring, Member, Roster, SecretKey, TagKey};
 use mml_proto::{Mml, Outgoing};
@@ -315,7 +315,8 @@ fn heartbeats() {
     let mut rates = Vec::new();
     for number in 1..=ROUNDS as u64 {
         for node in 0..AGENTS {
-            let beat = Beat { node: NodeId(node), incarnation: Incarnation(1), number };
+            let routing = Routing::ALL_DIRECT;
+            let beat = Beat { node: NodeId(node), incarnation: Incarnation(1), number, routing };
             let tags = vec![(manager, keys[node as usize].tag(&beat.to_bytes()))];
             assert!(backup.heard(now(), &beat));
             backup.collect(Heartbeat { beat, tags });

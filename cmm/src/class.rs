@@ -10,7 +10,7 @@ pub enum Class {
     Replication = 1,
     /// Between agents: the election of a manager group.
     Bootstrap = 2,
-    /// From an agent to a backup manager: it is alive.
+    /// From an agent to a backup manager, or to the agent that bundles for it: it is alive.
     Heartbeat = 3,
     /// From a backup manager to the others: heartbeats it has collected.
     HeartbeatBundle = 4,
@@ -26,6 +26,8 @@ pub enum Class {
     Status = 9,
     /// From a member of the manager group to a client: replies and notifications.
     GroupReply = 10,
+    /// From an agent to the backup managers: heartbeats of its group.
+    GroupBundle = 11,
 }
 
 impl Class {
@@ -43,6 +45,7 @@ impl Class {
             Locate,
             Status,
             GroupReply,
+            GroupBundle,
         ]
         .into_iter()
         .find(|c| *c as u8 == byte)
@@ -81,7 +84,7 @@ mod tests {
             }
         }
         assert_eq!(Class::of(10), Some(Class::GroupReply));
-        assert_eq!(Class::of(11), None);
+        assert_eq!(Class::of(12), None);
         assert_eq!(Class::of(0), None);
         assert_eq!(priority_of(b"no session frame"), Priority::High);
     }

@@ -1,5 +1,6 @@
 //! `cluster.toml`: what a site decides about its cluster.
 
+use cmm_core::heartbeat::Tree;
 use cmm_core::identity::NodeId;
 use cmm_core::manager::ManagerConfig;
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,11 @@ pub struct Config {
     /// Period of the agents' heartbeats, milliseconds.
     #[serde(default = "heartbeat")]
     pub heartbeat_ms: u64,
-    /// A node silent for this long is suspected, milliseconds; at least two heartbeats.
+    /// In clusters of so many nodes and more, agents bundle heartbeats for their groups, so that the managers hear of √N agents
+    /// and not of N.
+    #[serde(default = "heartbeat_tree_nodes")]
+    pub heartbeat_tree_nodes: u32,
+    /// A node silent for this long is suspected, milliseconds; at least two heartbeats, and where agents bundle eight.
     #[serde(default = "suspect_after")]
     pub suspect_after_ms: u64,
     /// A suspected node that does not answer for this long is dead, milliseconds.
@@ -62,6 +67,9 @@ fn one() -> u32 {
 }
 fn heartbeat() -> u64 {
     100
+}
+fn heartbeat_tree_nodes() -> u32 {
+    1_000
 }
 fn suspect_after() -> u64 {
     1_000
@@ -115,6 +123,7 @@ impl Config {
             id: id.to_owned(),
             f: one(),
             heartbeat_ms: heartbeat(),
+            heartbeat_tree_nodes: heartbeat_tree_nodes(),
             suspect_after_ms: suspect_after(),
             ping_timeout_ms: ping_timeout(),
             request_timeout_ms: request_timeout(),
@@ -185,7 +194,9 @@ impl Config {
             }
         };
         range("heartbeat_ms", self.heartbeat_ms, 10, 60_000)?;
-        range("suspect_after_ms", self.suspect_after_ms, 2 * self.heartbeat_ms, 3_600_000)?;
+        // Each of two bundlings takes up to a period, and one heartbeat in three arrives if two bundlers of a group do not work.
+        let heartbeats = if self.heartbeat_tree().is_some() { 8 } else { 2 };
+        range("suspect_after_ms", self.suspect_after_ms, heartbeats * self.heartbeat_ms, 3_600_000)?;
         range("ping_timeout_ms", self.ping_timeout_ms, 10, 3_600_000)?;
         range("request_timeout_ms", self.request_timeout_ms, 50, 60_000)?;
         range("manager_silence_ms", self.manager_silence_ms, 1_000, 3_600_000)
@@ -206,6 +217,11 @@ impl Config {
     /// Period of heartbeats.
     pub fn heartbeat(&self) -> Duration {
         Duration::from_millis(self.heartbeat_ms)
+    }
+
+    /// Which agents bundle the heartbeats of which others, if any do.
+    pub fn heartbeat_tree(&self) -> Option<Tree> {
+        (self.nodes.len() >= self.heartbeat_tree_nodes as usize).then(|| Tree::new(self.node_ids()))
     }
 
     /// How long a request may wait before the primary is replaced.
@@ -235,6 +251,7 @@ impl Config {
             f: self.f,
             ping_timeout_ns: self.ping_timeout_ms * 1_000_000,
             reset_retry_ns: 10_000_000_000,
+            heartbeat_tree: self.heartbeat_tree().is_some(),
         }
     }
 }
@@ -261,6 +278,11 @@ mod tests {
             ("f = 1", "f = 2", "f = 2"),
             ("heartbeat_ms = 100", "heartbeat_ms = 1", "heartbeat_ms"),
             ("suspect_after_ms = 1000", "suspect_after_ms = 150", "suspect_after_ms"),
+            (
+                "heartbeat_tree_nodes = 1000\nsuspect_after_ms = 1000",
+                "heartbeat_tree_nodes = 4\nsuspect_after_ms = 700",
+                "suspect_after_ms",
+            ),
             ("id = 2", "id = 1", "twice"),
             ("id = 2", "id = 0", "node id 0"),
             ("cores = 2", "cores = 0", "cores"),

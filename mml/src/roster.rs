@@ -48,8 +48,8 @@ pub const FORMER_MAX: usize = 4;
 pub struct Roster {
     members: BTreeMap<Principal, Member>,
     revoked: BTreeSet<PublicKey>,
-    /// Keys that members had before and that nobody has revoked, youngest first, up to [`FORMER_MAX`] of each: they
-    /// open no session, but signatures under them count in what is on record.
+    /// Keys that members had before, youngest first, up to [`FORMER_MAX`] of each: they open no session, but signatures under
+    /// those that nobody has revoked count in what is on record.
     former: BTreeMap<Principal, Vec<PublicKey>>,
     /// What names the cluster, if its keys have changed since it was made.
     cluster: Option<[u8; 32]>,

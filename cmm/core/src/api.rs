@@ -190,6 +190,13 @@ pub enum Op {
         /// The incarnation that fell silent.
         incarnation: Incarnation,
     },
+    /// A manager replica misses the heartbeats of several agents by one that was to bundle them.
+    Suppresses {
+        /// The bundler's node.
+        node: NodeId,
+        /// Which life of it.
+        incarnation: Incarnation,
+    },
     /// A manager replica works in a new view.
     ViewInstalled {
         /// Its number.
@@ -300,6 +307,11 @@ pub enum Notice {
     Ping {
         /// To be repeated.
         nonce: u64,
+    },
+    /// To agents: by these bundlers, and by no others of yours, send no heartbeats.
+    Avoid {
+        /// The bundlers' nodes.
+        bundlers: Vec<NodeId>,
     },
     /// To the hardcore: power-reset the node, then say [`Op::ResetDone`].
     Reset {

@@ -2,6 +2,7 @@
 //! manager if its node is a member, joins the cluster, sends heartbeats, and starts and controls the ranks
 //! of jobs as f+1 managers command.
 
+mod beats;
 mod election;
 mod jobs;
 mod manager_process;
@@ -13,12 +14,12 @@ use crate::daemon;
 use crate::keys::Keyring;
 use crate::layout::Layout;
 use crate::link::{Incoming, LINK_TIMER, Link};
+use beats::Beats;
 use cl::Received;
 use cl::runtime::{Core, Interest, Readiness, Service, Signal, Signals, TimerId, Token};
 use cl_base::{Incarnation, Time, codec};
 use cmm_core::api::{Notice, Op, Reply};
 use cmm_core::bootstrap::Decision;
-use cmm_core::heartbeat::{Beat, Heartbeat};
 use cmm_core::identity::{NodeId, Role};
 use election::Election;
 use jobs::Jobs;
@@ -77,6 +78,7 @@ pub fn run(options: &AgentOptions) -> Result<(), String> {
         node,
         incarnation,
         cores,
+        beats: Beats::new(&config, node, incarnation)?,
         election: Election::new(&layout, &config, &keyring, node, incarnation)?,
         jobs: Jobs::new(&config, &keyring, node),
         manager: ManagerProcess::new(layout.clone(), node),
@@ -88,7 +90,6 @@ pub fn run(options: &AgentOptions) -> Result<(), String> {
         pending: BTreeMap::new(),
         waiting: VecDeque::new(),
         admitted: false,
-        heartbeats: 0,
         outvoted: BTreeMap::new(),
     };
     runtime.run(service).map_err(|e| format!("the event loop failed: {e}"))?;
@@ -112,7 +113,7 @@ struct Agent {
     /// Operations that the client has no room for yet, in order.
     waiting: VecDeque<Op>,
     admitted: bool,
-    heartbeats: u64,
+    beats: Beats,
     /// Managers that contradicted the group since the last report.
     outvoted: BTreeMap<NodeId, u64>,
 }
@@ -209,6 +210,7 @@ impl Agent {
             Incoming::Message { from, class: Class::Bootstrap, body } => {
                 self.election.on_message(cx.now(), from, &body);
             }
+            Incoming::Message { from, class: Class::Heartbeat, body } => self.beats.on_message(from, &body),
             Incoming::Message { from, class: Class::Locate, .. } => {
                 if let Some(decision) = self.link.decision() {
                     let bytes = codec::encode(decision);
@@ -278,7 +280,11 @@ impl Agent {
                 tracing::info!(%attempt, "a launch for an earlier life is ignored")
             }
             Notice::Kill { attempt, reason } => self.jobs.kill(cx, attempt, &reason),
-            Notice::Ping { nonce } => self.submit(cx, Op::Pong { nonce }),
+            Notice::Ping { nonce } => {
+                self.beats.on_ping();
+                self.submit(cx, Op::Pong { nonce });
+            }
+            Notice::Avoid { bundlers } => self.beats.on_avoid(&bundlers),
             Notice::Reset { .. } | Notice::JobChanged(_) => {
                 tracing::error!(?notice, "the group sent an agent what is not for agents");
             }
@@ -311,18 +317,12 @@ impl Agent {
         }
     }
 
-    /// Sends a heartbeat to the backups, turn by turn (7.1.5), and watches over the group's answers.
+    /// Sends a heartbeat and what was bundled (7.1.5), and watches over the group's answers.
     fn on_heartbeat(&mut self, cx: &mut Cx) {
         let now = cx.now();
         cx.set_timer(now + self.config.heartbeat(), HEARTBEAT);
-        let active = self.link.active_managers();
-        let backups = active.get(1..).unwrap_or_default();
-        if self.admitted && !backups.is_empty() {
-            self.heartbeats += 1;
-            let to = backups[(self.heartbeats % backups.len() as u64) as usize];
-            let beat = Beat { node: self.node, incarnation: self.incarnation, number: self.heartbeats };
-            let heartbeat = Heartbeat { beat, tags: self.link.heartbeat_tags(&beat.to_bytes()) };
-            self.link.send(cx, to, Class::Heartbeat, &heartbeat.to_bytes());
+        if self.admitted {
+            self.beats.on_period(cx, &mut self.link);
         }
         let oldest = self.pending.values().map(|(_, since)| *since).min();
         if oldest.is_some_and(|since| now.saturating_since(since) >= NO_SERVICE_AFTER) {

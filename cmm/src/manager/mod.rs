@@ -13,10 +13,10 @@ use crate::link::{Incoming, LINK_TIMER, Link};
 use borsh::{BorshDeserialize, BorshSerialize};
 use cl::Received;
 use cl::runtime::{Core, Interest, Readiness, Service, Signal, Signals, TimerId, Token};
-use cl_base::{Incarnation, Time, codec};
+use cl_base::{Incarnation, PeerId, Time, codec};
 use cmm_core::api::Op;
 use cmm_core::bootstrap::Decision;
-use cmm_core::heartbeat::{Heartbeat, Monitor};
+use cmm_core::heartbeat::{Heartbeat, Monitor, Suppressor};
 use cmm_core::identity::{NodeId, Role, manager_node};
 use replica::Replicated;
 use replication::{Event, Mode};
@@ -100,7 +100,11 @@ pub fn run(options: &ManagerOptions) -> Result<(), String> {
         started: now,
         period: config.heartbeat(),
         suspect_after: config.suspect_after(),
-        monitor: Monitor::new(config.suspect_after()),
+        monitor: match config.heartbeat_tree() {
+            Some(tree) => Monitor::with_tree(config.suspect_after(), tree),
+            None => Monitor::new(config.suspect_after()),
+        },
+        forged: 0,
         last_period: now,
         last_alive: Time::ZERO,
         layout,
@@ -120,6 +124,8 @@ struct Daemon {
     period: Duration,
     suspect_after: Duration,
     monitor: Monitor,
+    /// Heartbeats in bundles that were not their nodes', as far as it was said.
+    forged: u64,
     last_period: Time,
     last_alive: Time,
     layout: Layout,
@@ -224,6 +230,11 @@ impl Daemon {
             {
                 self.on_bundle(cx, &body);
             }
+            Incoming::Message { from, class: Class::GroupBundle, body }
+                if daemon::agent_node(from).is_some() =>
+            {
+                self.on_group_bundle(cx, from, &body);
+            }
             Incoming::Message { from, class: Class::Status, .. } => {
                 let status = codec::encode(&self.status());
                 self.link.send(cx, from, Class::Status, &status);
@@ -239,6 +250,19 @@ impl Daemon {
         self.monitor.heard_bundle(cx.now(), body, |node, bytes, tag| {
             link.heartbeat_key_from(Role::Agent(node).peer()).is_some_and(|key| key.verify(bytes, tag))
         });
+    }
+
+    fn on_group_bundle(&mut self, cx: &mut Cx, from: PeerId, body: &[u8]) {
+        let (me, link) = (self.link.me(), &mut self.link);
+        self.monitor.heard_group_bundle(cx.now(), me, body, |node, bytes, tag| {
+            link.heartbeat_key_from(Role::Agent(node).peer()).is_some_and(|key| key.verify(bytes, tag))
+        });
+        let forged = self.monitor.forged() - self.forged;
+        // Once for each power of two: who forges does not fill the log.
+        if forged > 0 && (self.forged + forged).checked_ilog2() != self.forged.checked_ilog2() {
+            tracing::warn!(%from, total = self.forged + forged, "heartbeats in bundles were not their nodes'");
+        }
+        self.forged += forged;
     }
 
     /// The end of a heartbeat period: bundles go out, silent nodes are suspected (7.1.5).
@@ -264,6 +288,12 @@ impl Daemon {
             for (node, incarnation) in self.monitor.overdue(now, expected.into_iter()) {
                 tracing::warn!(%node, "no heartbeats");
                 self.submit(cx, &Op::Suspect { node, incarnation });
+            }
+            for Suppressor { node, incarnation, agents } in self.monitor.suppressors(now) {
+                if self.replica.may_bundle(node) {
+                    tracing::warn!(%node, agents, "heartbeats that this agent was to bundle are missing");
+                    self.submit(cx, &Op::Suppresses { node, incarnation });
+                }
             }
         }
     }

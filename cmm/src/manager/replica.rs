@@ -106,6 +106,11 @@ impl Replicated {
         self.nodes.iter().filter_map(|n| manager.incarnation_up(*n).map(|i| (*n, i)))
     }
 
+    /// Whether `node` bundles heartbeats, as far as this replica has executed.
+    pub(super) fn may_bundle(&self, node: NodeId) -> bool {
+        self.replica.machine().manager().may_bundle(node)
+    }
+
     /// Carries out what the replica wants: storage first, then messages. Gives its events.
     ///
     /// # Errors

@@ -203,6 +203,32 @@ fn nack_messages_older_than_the_history_are_reported_as_a_gap() {
 }
 
 #[test]
+fn a_message_is_sent_again_at_once_when_it_is_asked_for_by_number() {
+    for delivery in [Delivery::Ack, Delivery::Nack] {
+        let mut world = pair();
+        world.send(0, 1, delivery, 10).unwrap();
+        world.run_for(SECOND);
+        world.faults.lose = 1000;
+        let name = world.send(0, 1, delivery, 10).unwrap();
+        world.faults.lose = 0;
+        let seq = |number| mml_proto::Sequence { delivery, number };
+        assert!(world.parties[0].resend(id(1), seq(1)));
+        assert!(!world.parties[0].resend(id(1), seq(2)), "never sent");
+        // One way takes 50 µs, sooner than any timer.
+        world.run_for(Duration::from_micros(60));
+        assert!(world.was_delivered(name), "{delivery:?}");
+        world.parties[0].resend(id(1), seq(1));
+        world.run_for(SECOND);
+        assert_eq!(world.parties[1].counters().messages_delivered, 2, "and handed up once");
+    }
+    let mut world = pair();
+    world.send(0, 1, Delivery::Unr, 10).unwrap();
+    world.run_for(SECOND);
+    let unr = mml_proto::Sequence { delivery: Delivery::Unr, number: 0 };
+    assert!(!world.parties[0].resend(id(1), unr), "not kept");
+}
+
+#[test]
 fn a_group_ack_settles_nack_messages_without_an_advert() {
     let mut world = pair();
     world.send(0, 1, Delivery::Nack, 10).unwrap();

@@ -45,8 +45,8 @@ impl Roster {
     /// [`ChangeError`].
     pub fn revoke(&mut self, name: &str) -> Result<PublicKey, ChangeError> {
         let member = self.by_name(name).ok_or_else(|| ChangeError::Unknown(name.into()))?;
-        let (principal, key) = (member.principal, member.key);
-        self.revoked.extend(self.former.remove(&principal).unwrap_or_default());
+        let (key, former) = (member.key, self.former_of(member.principal).to_vec());
+        self.revoked.extend(former);
         if self.revoked.insert(key) { Ok(key) } else { Err(ChangeError::Revoked(name.into())) }
     }
 
@@ -63,19 +63,22 @@ impl Roster {
             return Err(ChangeError::Revoked(name.into()));
         }
         let old = std::mem::replace(&mut member.key, key);
-        if !self.revoked.contains(&old) {
-            let former = self.former.entry(member.principal).or_default();
-            former.insert(0, old);
-            former.truncate(FORMER_MAX);
-        }
+        let former = self.former.entry(member.principal).or_default();
+        former.insert(0, old);
+        former.truncate(FORMER_MAX);
         Ok(old)
     }
 
     /// The keys whose signatures count as those of `principal` in what is on record: its present key and former
     /// ones, less those that are revoked.
     pub fn signing_keys(&self, principal: Principal) -> impl Iterator<Item = &PublicKey> {
+        self.keys_of(principal).filter(|key| !self.is_revoked(key))
+    }
+
+    /// All keys that `principal` has or had, also the revoked ones.
+    pub fn keys_of(&self, principal: Principal) -> impl Iterator<Item = &PublicKey> {
         let present = self.members.get(&principal).map(|member| &member.key);
-        present.into_iter().chain(self.former_of(principal)).filter(|key| !self.is_revoked(key))
+        present.into_iter().chain(self.former_of(principal))
     }
 
     /// The keys that `principal` had before, youngest first.

@@ -52,9 +52,18 @@ pub trait Keys: Send {
     fn sign(&self, bytes: &[u8]) -> Signature;
     /// Whether `signature` is `who`'s signature of `bytes`. False if `who` is not known.
     fn verify(&self, who: PeerId, bytes: &[u8], signature: &Signature) -> bool;
-    /// As [`Keys::verify`], for what is on record: a signature in a certificate counts also under a key that `who`
-    /// has replaced since, unless that key is revoked. So a new key ends no manager group.
-    fn verify_recorded(&self, who: PeerId, bytes: &[u8], signature: &Signature) -> bool {
-        self.verify(who, bytes, signature)
+    /// As [`Keys::verify`], for what is on record: whether it is a signature under a key that `who` has or had, and what
+    /// has become of that key. So a new key ends no manager group.
+    fn verify_recorded(&self, who: PeerId, bytes: &[u8], signature: &Signature) -> Option<Standing> {
+        self.verify(who, bytes, signature).then_some(Standing::Believed)
     }
+}
+
+/// What has become of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is in use, or was replaced.
+    Believed,
+    /// It may be in other hands: its owner is as good as faulty.
+    Revoked,
 }

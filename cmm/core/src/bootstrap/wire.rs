@@ -3,7 +3,7 @@
 //! All of it travels as [`cl_base::codec`] bytes. Agents are named by their position in
 //! [`Config::agents`], in certificates in ascending order.
 
-use super::{Config, Configuration, Decision, Keys, Signature};
+use super::{Config, Configuration, Decision, Keys, Signature, Standing};
 use borsh::{BorshDeserialize, BorshSerialize};
 use cl_base::{Incarnation, PeerId, codec};
 
@@ -117,11 +117,18 @@ pub struct Certificate(
 );
 
 impl Certificate {
-    /// Whether Q agents signed `statement`, and every signature is right.
+    /// Whether Q agents signed `statement`, and every signature is right. Of those whose keys are revoked f count: so
+    /// many faulty agents are what a quorum is made for. Without them the proof of a group would be gone with one key.
     pub fn proves(&self, statement: &Statement, keys: &dyn Keys, config: &Config) -> bool {
         let bytes = statement.to_sign(config);
-        is_quorum(self.0.iter().map(|s| s.0), config)
-            && self.0.iter().all(|(i, s)| keys.verify_recorded(config.agents()[usize::from(*i)], &bytes, s))
+        let agents = config.agents();
+        if !is_quorum(self.0.iter().map(|s| s.0), config) {
+            return false;
+        }
+        let standing = |(i, s): &(u16, Signature)| keys.verify_recorded(agents[usize::from(*i)], &bytes, s);
+        let Some(signers) = self.0.iter().map(standing).collect::<Option<Vec<_>>>() else { return false };
+        let revoked = signers.iter().filter(|standing| **standing == Standing::Revoked).count();
+        signers.len() - revoked + revoked.min(config.f()) >= config.quorum()
     }
 }
 

@@ -15,6 +15,7 @@
 //! `queued → starting → running → ending → done | failed | cancelled`, or from `ending` back to `queued`.
 
 mod allocate;
+mod bundling;
 mod node;
 mod task;
 
@@ -38,6 +39,8 @@ pub struct ManagerConfig {
     pub ping_timeout_ns: u64,
     /// When the hardcore is asked again for a reset that it has not confirmed, nanoseconds.
     pub reset_retry_ns: u64,
+    /// Whether agents bundle the heartbeats of others ([`crate::heartbeat::Tree`]).
+    pub heartbeat_tree: bool,
 }
 
 /// Characters of a job's name: it stands in tables and in every event about the job.
@@ -191,6 +194,7 @@ impl Manager {
     fn of_manager(&mut self, manager: NodeId, op: Op, out: &mut Notices) -> Answer {
         match op {
             Op::Suspect { node, incarnation } => self.suspect(manager, node, incarnation, out),
+            Op::Suppresses { node, incarnation } => self.suppresses(manager, node, incarnation, out),
             Op::ViewInstalled { view, primary } => {
                 if self.view_logged.is_none_or(|logged| view > logged) {
                     let votes = self.views.entry((view, primary)).or_default();
@@ -260,10 +264,16 @@ impl Manager {
         node.ping = None;
         node.reset_again = None;
         node.suspected_by.clear();
+        node.missed_by.clear();
+        let avoided = std::mem::take(&mut node.withdrawn) || before != NodeState::Absent;
         node.set_state(NodeState::Up, now);
         let again = if before == NodeState::Absent { "joined" } else { "rejoined" };
         self.log("node-up", format!("{id} {again} with {cores} cores"));
         // The new agent's word in its Join: nothing of earlier lives is left there.
+        if avoided {
+            self.tell_group(id, out);
+        }
+        self.tell_member(id, out);
         self.shares_lost(id, &format!("{id} was restarted"), out);
         self.shares_ended(id, out);
         self.schedule(out);
@@ -293,6 +303,7 @@ impl Manager {
         node.set_state(NodeState::Dead, now);
         self.log("node-dead", format!("{id} did not answer: it is officially dead; the hardcore resets it"));
         self.ask_for_reset(id, out);
+        self.tell_group(id, out);
         self.shares_lost(id, &format!("{id} died"), out);
     }
 
@@ -595,6 +606,7 @@ fn not_allowed(who: &str, op: &Op) -> Refusal {
         }
         Op::Outvoted { .. } | Op::ManagerExited { .. } => "report on a manager",
         Op::Suspect { .. } => "suspect a node",
+        Op::Suppresses { .. } => "say what a bundler keeps back",
         Op::ViewInstalled { .. } => "announce a view",
         Op::ResetDone { .. } => "confirm a reset",
         Op::Submit(_) => "submit a job",

@@ -21,6 +21,10 @@ pub(super) struct Node {
     pub(super) ping: Option<(u64, Time)>,
     /// When the hardcore is asked again for a reset that it has not confirmed.
     pub(super) reset_again: Option<Time>,
+    /// Nodes of the managers that miss heartbeats which this one was to bundle.
+    pub(super) missed_by: BTreeSet<NodeId>,
+    /// It bundles no heartbeats in this life.
+    pub(super) withdrawn: bool,
     pub(super) since: Time,
     pub(super) resets: u32,
 }
@@ -35,6 +39,8 @@ impl Node {
             suspected_by: BTreeSet::new(),
             ping: None,
             reset_again: None,
+            missed_by: BTreeSet::new(),
+            withdrawn: false,
             since: now,
             resets: 0,
         }

@@ -17,6 +17,7 @@ impl Bench {
             f: 1,
             ping_timeout_ns: SECOND,
             reset_retry_ns: 10 * SECOND,
+            heartbeat_tree: true,
         };
         let mut b = Bench { manager: Manager::new(config), now: Time::from_nanos(SECOND), sent: Vec::new() };
         for n in 1..=nodes {
@@ -384,4 +385,51 @@ fn random_lives_keep_the_books_straight() {
             b.wait(Duration::from_millis(rng.below(700)));
         }
     }
+}
+
+#[test]
+fn a_bundler_that_two_managers_name_is_avoided_until_its_next_life() {
+    // Two groups of four; the last three of each bundle.
+    let mut b = Bench::up(8);
+    let name = |b: &mut Bench, by: u32, node: u32, life: u64| {
+        let op = Op::Suppresses { node: NodeId(node), incarnation: Incarnation(life) };
+        b.apply(Role::Manager(NodeId(by)), op).unwrap();
+    };
+    let told = |b: &mut Bench| -> Vec<(PeerId, Vec<NodeId>)> {
+        let sent = std::mem::take(&mut b.sent).into_iter();
+        sent.filter_map(
+            |(to, n)| if let Notice::Avoid { bundlers } = n { Some((to, bundlers)) } else { None },
+        )
+        .collect()
+    };
+    let group = |bundlers: &[u32], members: &[u32]| -> Vec<(PeerId, Vec<NodeId>)> {
+        let bundlers: Vec<NodeId> = bundlers.iter().copied().map(NodeId).collect();
+        members.iter().map(|m| (Role::Agent(NodeId(*m)).peer(), bundlers.clone())).collect()
+    };
+    assert_eq!(told(&mut b), [], "nobody is avoided at first");
+    name(&mut b, 1, 3, 1);
+    name(&mut b, 1, 3, 1);
+    name(&mut b, 2, 3, 9);
+    assert_eq!(told(&mut b), [], "one manager, and one of another life");
+    name(&mut b, 2, 3, 1);
+    assert_eq!(told(&mut b), group(&[3], &[1, 2, 3, 4]));
+    name(&mut b, 3, 3, 1);
+    assert_eq!(told(&mut b), []);
+    assert!(!b.manager.may_bundle(NodeId(3)) && b.manager.may_bundle(NodeId(4)));
+    // Another of the group dies.
+    for by in [1, 2] {
+        b.apply(Role::Manager(NodeId(by)), Op::Suspect { node: NodeId(4), incarnation: Incarnation(1) })
+            .unwrap();
+    }
+    b.wait(Duration::from_secs(2));
+    assert_eq!(told(&mut b), group(&[3, 4], &[1, 2, 3]));
+    // Whoever joins hears of it; who joins again bundles again.
+    b.agent(1, Op::Join { incarnation: Incarnation(2), cores: 2 }).unwrap();
+    assert_eq!(told(&mut b), group(&[3, 4], &[1]));
+    b.agent(3, Op::Join { incarnation: Incarnation(2), cores: 2 }).unwrap();
+    assert_eq!(told(&mut b), [group(&[4], &[1, 2, 3]), group(&[4], &[3])].concat());
+    assert!(b.manager.may_bundle(NodeId(3)));
+    // No bundler: nothing to tell.
+    b.agent(5, Op::Join { incarnation: Incarnation(2), cores: 2 }).unwrap();
+    assert_eq!(told(&mut b), []);
 }
