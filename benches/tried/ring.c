@@ -1,8 +1,10 @@
 /* What a ring between two processors costs a message, without any layer: two threads, records of a header and
  * 64 bytes as in cl/src/shm/ring.rs, made visible an eighth of the ring at a time.
  *
- *   cc -O2 -pthread ring.c -o ring && ./ring [KiB of ring] [other stores for each message] [lines fetched ahead]
+ *   cc -O2 -pthread ring.c -o ring && ./ring [KiB of ring] [other stores for each message] [fetch]
  *
+ * fetch: 0 for neither side, 1 for the producer, which asks for the lines that it will write (not by __builtin_prefetch, which
+ * without -mprfchw asks for them to be read), 2 for the consumer, which asks for all lines published together, 3 for both.
  * Prints the time that a cache line takes from one processor to the other (half a round trip), and that of a message. */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -14,11 +16,11 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { RECORD = 9, PARTS = 8, LINE = 8, ROUND_TRIPS = 100000, MESSAGES = 1000000, FILLED = 2, SKIP = 1 };
+enum { RECORD = 9, PARTS = 8, LINE = 8, ROUND_TRIPS = 100000, MESSAGES = 1000000, FILLED = 2, SKIP = 1, KINDS = 2 };
 
 static uint64_t *ring;
 static size_t words;
-static int others, ahead;
+static int others, fetch;
 static volatile uint64_t elsewhere[64];
 static _Atomic uint64_t *consumed, *ball;
 
@@ -45,17 +47,27 @@ static void *returns(void *unused) {
     return NULL;
 }
 
-static void release(uint64_t *held) { __atomic_store_n(held, FILLED, __ATOMIC_RELEASE); }
+static void release(uint64_t *held, uint64_t extent) {
+    __atomic_store_n(held, FILLED | extent << KINDS, __ATOMIC_RELEASE);
+}
+
+static void fetch_to_write(uint64_t *word) {
+#if defined __x86_64__
+    __asm__ volatile("prefetchw (%0)" ::"r"(word));
+#else
+    __builtin_prefetch(word, 1);
+#endif
+}
 
 static void *produces(void *unused) {
     (void)unused;
     pin(0);
-    uint64_t at = 0, known = 0, behind = 0, *held = NULL;
+    uint64_t at = 0, known = 0, fetched = 0, since = 0, *held = NULL;
     for (uint64_t i = 0; i < MESSAGES; i++) {
         size_t index = at & (words - 1);
         size_t skip = index + RECORD < words ? 0 : words - index;
         while (at + skip + RECORD + 1 - known > words) {
-            if (held) release(held);
+            if (held) release(held, at - since);
             held = NULL;
             known = atomic_load_explicit(consumed, memory_order_acquire);
         }
@@ -65,8 +77,6 @@ static void *produces(void *unused) {
             at += skip;
             index = 0;
         }
-        if (ahead && at + (ahead + 1) * LINE - known <= words)
-            __builtin_prefetch(&ring[(at + ahead * LINE) & (words - 1)], 1);
         for (int k = 0; k < others; k++) elsewhere[k] = i;
         volatile uint64_t *record = &ring[index];
         for (int k = 1; k < RECORD; k++) record[k] = i + k;
@@ -74,17 +84,19 @@ static void *produces(void *unused) {
         at += RECORD;
         if (!held) {
             held = &ring[index];
-            behind = 0;
+            since = at - RECORD;
+            uint64_t until = at + 2 * words / PARTS < known + words ? at + 2 * words / PARTS : known + words;
+            if (fetched < at) fetched = (at + LINE - 1) / LINE * LINE;
+            for (; fetch & 1 && fetched < until; fetched += LINE) fetch_to_write(&ring[fetched & (words - 1)]);
             continue;
         }
         __atomic_store_n(&ring[index], FILLED, __ATOMIC_RELAXED);
-        behind += RECORD;
-        if (behind >= words / PARTS) {
-            release(held);
+        if (at - since >= words / PARTS) {
+            release(held, at - since);
             held = NULL;
         }
     }
-    if (held) release(held);
+    if (held) release(held, at - since);
     return NULL;
 }
 
@@ -99,7 +111,8 @@ static void *consumes(void *unused) {
             at += words - (at & (words - 1));
             continue;
         }
-        if (ahead) __builtin_prefetch(&ring[(at + ahead * LINE) & (words - 1)], 0);
+        for (uint64_t k = LINE; fetch & 2 && k < header >> KINDS; k += LINE)
+            __builtin_prefetch(&ring[(at + k) & (words - 1)]);
         for (int k = 1; k < RECORD; k++) sum += ((volatile uint64_t *)record)[k];
         at += RECORD;
         i++;
@@ -114,10 +127,10 @@ static void *consumes(void *unused) {
 int main(int argc, char **argv) {
     size_t kib = argc > 1 ? strtoul(argv[1], NULL, 10) : 16;
     others = argc > 2 ? atoi(argv[2]) : 16;
-    ahead = argc > 3 ? atoi(argv[3]) : 0;
+    fetch = argc > 3 ? atoi(argv[3]) : 3;
     words = kib * 128;
-    if (kib == 0 || (kib & (kib - 1)) || others < 0 || others > 64 || ahead < 0) {
-        fprintf(stderr, "ring: KiB must be a power of two, other stores 0 to 64, lines 0 or more\n");
+    if (kib == 0 || (kib & (kib - 1)) || others < 0 || others > 64 || fetch < 0 || fetch > 3) {
+        fprintf(stderr, "ring: KiB must be a power of two, other stores 0 to 64, fetch 0 to 3\n");
         return 1;
     }
     char *lines = aligned_alloc(4096, 8192);

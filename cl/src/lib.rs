@@ -94,6 +94,7 @@ mod endpoint;
 mod inject;
 mod message;
 mod pool;
+mod prefetch;
 mod reassembly;
 mod region;
 mod shm;

@@ -7,6 +7,8 @@
 
 mod buffers;
 mod header;
+#[path = "../../src/prefetch.rs"]
+mod prefetch;
 mod ring;
 mod runtime;
 

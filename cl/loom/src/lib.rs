@@ -20,6 +20,14 @@ mod sync {
     pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 }
 
+/// As well: asking for a line changes nothing.
+mod prefetch {
+    use crate::sync::AtomicU64;
+
+    pub(crate) fn to_read(_: &AtomicU64) {}
+    pub(crate) fn to_write(_: &AtomicU64) {}
+}
+
 /// How often a thread is interrupted at most where it could go on. Nearly all faults of concurrent programs
 /// show with two (Musuvathi and Qadeer, 2007); three keep the models within seconds.
 const PREEMPTIONS: usize = 3;

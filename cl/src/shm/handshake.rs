@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// The version of everything that is shared: the offer, the ring, the returns.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// "GCSM".
 const MAGIC: u32 = 0x4d53_4347;
 /// An offer is some hundred bytes; more is nonsense.

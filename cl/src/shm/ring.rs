@@ -8,12 +8,15 @@
 //! told to the producer only every eighth of the ring, for telling costs a transfer too.
 //!
 //! Stores are what a message costs: each waits in the processor's store queue until those before it have got their
-//! lines from the other side. So nothing is stored for a message that can be stored for many.
+//! lines from the other side. So nothing is stored for a message that can be stored for many, and both sides ask for lines before
+//! they need them, many at a time: the producer for those it will write next, once the consumer is done with them, and the
+//! consumer for all that were published together, for the header that was held back says how many words they are.
 //!
 //! All words are atomics: whatever the process on the other side writes there, reading it is defined, and
 //! what was read is checked before it is believed.
 
 use crate::pool::Loan;
+use crate::prefetch;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Bytes that are copied into the ring at most; longer messages are lent.
@@ -22,9 +25,16 @@ pub(crate) const INLINE_MAX: usize = 1024;
 /// Records are held back until they fill this part of the ring: both sides then work at the same time.
 const HELD_PART: usize = 8;
 
+/// Words of a cache line.
+const LINE: u64 = 8;
+
 /// Set in every header, so that none is zero.
 const PRESENT: u64 = 1 << 63;
 const KIND: u32 = 32;
+/// Above the kind: how many words were published together, this record's and those behind it; 0 in the records behind. Only a
+/// hint what to fetch.
+const EXTENT: u32 = 34;
+const EXTENT_MAX: u64 = (1 << (63 - EXTENT)) - 1;
 
 /// What a record is.
 #[repr(u64)]
@@ -59,6 +69,8 @@ pub(crate) struct Producer {
     at: u64,
     /// Words known to be consumed.
     consumed: u64,
+    /// Up to here lines were asked for.
+    fetched: u64,
     /// The header that is held back, and where it belongs, counted as `at` is; what is behind it cannot be seen before it is.
     held: Option<(u64, u64)>,
     /// Messages and bytes copied in, those since the last release apart: both in one word, the messages in its upper half.
@@ -222,7 +234,10 @@ impl Producer {
         let at = self.at;
         self.at += need as u64;
         match self.held {
-            None => self.held = Some((at, header)),
+            None => {
+                self.held = Some((at, header));
+                self.fetch(ring);
+            }
             Some((held, _)) => {
                 // Seen only by those who have seen the header that is held.
                 ring[index].store(header, Ordering::Relaxed);
@@ -233,15 +248,29 @@ impl Producer {
         }
     }
 
+    /// Asks for the lines that are written next: as many as are then filled while those behind them are under way, of those that
+    /// the consumer is known to be done with.
+    #[inline]
+    fn fetch(&mut self, ring: &[AtomicU64]) {
+        let until = (self.at + 2 * (ring.len() / HELD_PART) as u64).min(self.consumed + ring.len() as u64);
+        let mut at = self.fetched.max(self.at).next_multiple_of(LINE);
+        while at < until {
+            prefetch::to_write(&ring[at as usize & (ring.len() - 1)]);
+            at += LINE;
+        }
+        self.fetched = at;
+    }
+
     /// Lets the consumer see all records.
     #[inline]
     pub(crate) fn release(&mut self, ring: &[AtomicU64]) {
         if let Some((at, header)) = self.held.take() {
             let mask = ring.len() - 1;
             ring[self.at as usize & mask].store(0, Ordering::Relaxed);
+            let extent = (self.at - at).min(EXTENT_MAX) << EXTENT;
             // Release: whoever sees the header sees the contents, all records behind it, and the cleared word behind
             // these.
-            ring[at as usize & mask].store(header, Ordering::Release);
+            ring[at as usize & mask].store(header | extent, Ordering::Release);
             self.copied.0 += self.copied_lately >> 32;
             self.copied.1 += u64::from(self.copied_lately as u32);
             self.copied_lately = 0;
@@ -263,6 +292,11 @@ impl Consumer {
         if header == 0 {
             return Ok(None);
         }
+        let extent = header >> EXTENT & EXTENT_MAX;
+        if extent > 0 {
+            fetch(ring, at, extent);
+        }
+        let header = header & !(EXTENT_MAX << EXTENT);
         let len = header as u32 as usize;
         if header >> KIND == self::header(Kind::Inline, 0) >> KIND {
             let fits = len <= INLINE_MAX && at + words(len) < ring.len();
@@ -308,6 +342,16 @@ impl Consumer {
             consumed.store(self.at, Ordering::Release);
             self.told = self.at;
         }
+    }
+}
+
+/// Asks for the lines of records that were published together, as far as the end of the ring, but for the first, which is
+/// there.
+fn fetch(ring: &[AtomicU64], at: usize, extent: u64) {
+    let len = (extent as usize).min(ring.len() / HELD_PART);
+    let until = (at + len).min(ring.len());
+    for line in (at..until).step_by(LINE as usize).skip(1) {
+        prefetch::to_read(&ring[line]);
     }
 }
 

@@ -94,7 +94,8 @@ pub(in crate::shm) fn neighbour(mut input: &[u8]) {
                     // A header as it might be, and a loan as it might be behind it.
                     let Some([len, start, slot]) = take(&mut input) else { break };
                     let at = Plan::RING / 8 + place % (RING_WORDS - 1);
-                    let header = 1 << 63 | u64::from(what >> 3 & 3) << 32 | u64::from(len) * 9;
+                    let kind = 1 << 63 | u64::from(what >> 3 & 3) << 32;
+                    let header = kind | u64::from(start) << 34 | u64::from(len) * 9;
                     words[1][at].store(header, Ordering::Relaxed);
                     let loan = u64::from(slot % 16) | u64::from(start) << 38;
                     words[1][at + 1].store(loan, Ordering::Relaxed);
