@@ -180,6 +180,12 @@ pub mod forge {
         Request::statement(config.group, request.client, request.t, request.notified, &request.op)
     }
 
+    /// The tag of what follows from a NEW-VIEW.
+    pub fn tag(config: &Config, new_view: &NewView) -> Digest {
+        let NewView { view, active, stable, order, .. } = new_view;
+        tag_of(config, *view, active, *stable, order.iter().map(|(digest, _)| *digest))
+    }
+
     /// The digest under which a body is voted on.
     pub fn digest_of_body(config: &Config, rsn: Rsn, body: &Body) -> Digest {
         body_digest(config, rsn, body)

@@ -1,6 +1,7 @@
 //! The command line.
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use clap::builder::PossibleValuesParser;
 use replication::Mutation;
 use replication_sim::{Options, Sabotage, Trim};
 
@@ -41,8 +42,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) no_shrink: bool,
     /// Break a rule on purpose; the judges must notice
-    #[arg(long)]
-    pub(crate) sabotage: Option<Rule>,
+    #[arg(long, value_parser = rules())]
+    pub(crate) sabotage: Option<String>,
     /// Leave out the faults with these numbers (with --seed)
     #[arg(long, value_delimiter = ',', requires = "seed")]
     pub(crate) without: Vec<usize>,
@@ -68,26 +69,18 @@ Examples:
   Do the judges see it?     replication-sim --sabotage no-freeze --seeds 2000
   Beyond the promise:       replication-sim --f 1 --faulty 2";
 
-/// A rule that is broken on purpose.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Rule {
-    /// Members go on in a view they have left
-    NoFreeze,
-    /// COMMITs of 2f members are enough
-    #[value(name = "commit-quorum-2f")]
-    CommitQuorum2f,
-    /// Members restart without memory
-    Amnesia,
+/// The names of rules that can be broken.
+fn rules() -> PossibleValuesParser {
+    let names = Mutation::ALL.iter().map(|(name, _)| *name);
+    PossibleValuesParser::new(names.chain([AMNESIA]))
 }
 
-impl Rule {
-    fn sabotage(self) -> Sabotage {
-        match self {
-            Rule::NoFreeze => Sabotage::Mutation(Mutation::NoFreeze),
-            Rule::CommitQuorum2f => Sabotage::Mutation(Mutation::CommitQuorum2f),
-            Rule::Amnesia => Sabotage::Amnesia,
-        }
-    }
+/// Members restart without their records.
+const AMNESIA: &str = "amnesia";
+
+fn sabotage(name: &str) -> Sabotage {
+    let known = Mutation::ALL.iter().find(|(known, _)| *known == name);
+    known.map_or(Sabotage::Amnesia, |(_, mutation)| Sabotage::Mutation(*mutation))
 }
 
 impl Arguments {
@@ -101,7 +94,7 @@ impl Arguments {
         Options {
             seed,
             trace: self.trace,
-            sabotage: self.sabotage.map(Rule::sabotage),
+            sabotage: self.sabotage.as_deref().map(sabotage),
             f: self.f.map(usize::from),
             faulty: self.faulty,
             trim: Trim {
@@ -124,8 +117,8 @@ impl Arguments {
         if let Some(faulty) = self.faulty {
             command += &format!(" --faulty {faulty}");
         }
-        if let Some(rule) = self.sabotage.and_then(|rule| rule.to_possible_value()) {
-            command += &format!(" --sabotage {}", rule.get_name());
+        if let Some(rule) = &self.sabotage {
+            command += &format!(" --sabotage {rule}");
         }
         command + " --trace"
     }

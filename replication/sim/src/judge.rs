@@ -40,6 +40,9 @@ pub(crate) struct Judge {
     faulty: Vec<MemberId>,
     executed: BTreeMap<u64, Digest>,
     stable: BTreeMap<u64, Digest>,
+    /// The highest state that each correct member ever had.
+    reached: BTreeMap<MemberId, u64>,
+    quorum: usize,
     operations: BTreeMap<(PeerId, u64), Operation>,
     delivered: BTreeMap<PeerId, BTreeMap<u64, Vec<u8>>>,
     /// The next notification in the present life of each client.
@@ -49,8 +52,8 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
-    pub(crate) fn new(seed: u64, faulty: Vec<MemberId>) -> Judge {
-        Judge { report: Report { seed, ..Report::default() }, faulty, ..Judge::default() }
+    pub(crate) fn new(seed: u64, quorum: usize, faulty: Vec<MemberId>) -> Judge {
+        Judge { report: Report { seed, ..Report::default() }, quorum, faulty, ..Judge::default() }
     }
 
     pub(crate) fn object(&mut self, what: String) {
@@ -79,6 +82,7 @@ impl Judge {
                 if agreed != digest {
                     self.object(format!("agreement: member {member} executed another batch as RSN {rsn}"));
                 }
+                self.reaches(member, rsn);
                 "batches executed"
             }
             Event::StableCheckpoint { rsn, digest } => {
@@ -86,9 +90,19 @@ impl Judge {
                 if *self.stable.entry(rsn).or_insert(digest) != digest {
                     self.object(format!("states: stable checkpoints at RSN {rsn} differ"));
                 }
+                // q members have it, so it survives f of them (PROTOCOL.md 2.6).
+                let having = self.reached.values().filter(|top| **top >= rsn).count();
+                if having + self.faulty.len() < self.quorum {
+                    self.object(format!(
+                        "durability: RSN {rsn} is stable at {member}, {having} have its state"
+                    ));
+                }
                 "checkpoints stable"
             }
-            Event::StateTransferred { .. } => "states transferred",
+            Event::StateTransferred { rsn, .. } => {
+                self.reaches(member, *rsn);
+                "states transferred"
+            }
             Event::Halted { reason } => {
                 let reason = *reason;
                 self.object(format!("correct member {member} stopped: {reason}"));
@@ -96,6 +110,11 @@ impl Judge {
             }
         };
         *self.report.events.entry(kind).or_default() += 1;
+    }
+
+    fn reaches(&mut self, member: MemberId, rsn: u64) {
+        let top = self.reached.entry(member).or_default();
+        *top = (*top).max(rsn);
     }
 
     /// Memory is bounded, table by table.

@@ -1,7 +1,7 @@
 //! Checkpoints (PROTOCOL.md 2.6).
 
 use super::{Mode, Refusal, Replica};
-use crate::certificate::CheckpointProof;
+use crate::certificate::{CheckpointProof, stable_quorum};
 use crate::config::{MemberId, Rsn};
 use crate::effect::Event;
 use crate::keys::Digest;
@@ -122,12 +122,10 @@ impl<S: StateMachine> Replica<S> {
             claims.pop_first();
         }
         let equal = self.claimants(rsn, digest);
-        if equal.len() >= self.config.quorum() && rsn > self.stable.rsn {
-            let signatures = equal
-                .iter()
-                .map(|m| (*m, self.claims[m][&rsn].signature))
-                .take(self.config.quorum())
-                .collect();
+        let quorum = stable_quorum(&self.config);
+        if equal.len() >= quorum && rsn > self.stable.rsn {
+            let signatures =
+                equal.iter().map(|m| (*m, self.claims[m][&rsn].signature)).take(quorum).collect();
             self.become_stable(CheckpointProof { rsn, digest, signatures });
         }
         self.consider_transfer();

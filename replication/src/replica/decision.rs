@@ -22,6 +22,9 @@ pub(super) fn decide(config: &Config, v: &[&ViewChange]) -> Option<Decision> {
     let mut len = 0;
     for rsn in stable.rsn + 1..=top {
         let choice = match config.votes {
+            VoteAuthentication::Signed if config.mutated(Mutation::LowestView) => {
+                v.iter().filter_map(|vc| prepared(vc, rsn)).min_by_key(|c| c.vote.view).map(|c| c.vote.digest)
+            }
             VoteAuthentication::Signed => highest_certificate(v, rsn),
             VoteAuthentication::Channel => count(config, v, rsn)?,
         };

@@ -341,7 +341,9 @@ impl<S: StateMachine> Replica<S> {
         let vote = self.vote_for(rsn, accepted.digest);
         let prepares = equal.into_iter().filter_map(|(m, signature)| Some((m, signature?))).collect();
         let certificate = Certificate { vote, proposal: accepted.proposal, prepares };
-        self.persist(Record::Prepared(certificate.clone()));
+        if !self.mutated(Mutation::UnpersistedP) {
+            self.persist(Record::Prepared(certificate.clone()));
+        }
         self.log.get_mut(rsn).expect("present above").certificate = Some(certificate);
         self.send_vote(&Message::Commit(vote));
         self.try_commit(rsn);

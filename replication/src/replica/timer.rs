@@ -189,6 +189,17 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
+    /// The member loses patience with its view now, whatever the clock says: for model checkers, where timers fire
+    /// at will.
+    #[doc(hidden)]
+    pub fn time_out(&mut self) {
+        if self.halted.is_none() {
+            let next = self.view.max(self.asked_view()) + 1;
+            self.leave(next, LeaveReason::RequestTimeout);
+            self.settle();
+        }
+    }
+
     /// Another member has what this one lacks: asks for it soon.
     pub(super) fn hasten_status(&mut self) {
         let soon = (self.timers.status_last + self.config.status_active).max(self.now);

@@ -149,6 +149,10 @@ impl<S: StateMachine> Replica<S> {
         self.view_changes.values().filter(|vc| vc.body.view >= view).count()
     }
 
+    fn new_view_quorum(&self) -> usize {
+        self.config.quorum() - usize::from(self.mutated(Mutation::NewViewQuorum2f) && self.config.f > 0)
+    }
+
     /// Rule 4: the primary of the view asked for opens it when q members ask.
     fn try_new_view(&mut self) {
         let view = self.asked_view();
@@ -158,7 +162,7 @@ impl<S: StateMachine> Replica<S> {
         }
         let v: Vec<Signed<ViewChange>> =
             self.view_changes.values().filter(|vc| vc.body.view == view).cloned().collect();
-        if v.len() < self.config.quorum() {
+        if v.len() < self.new_view_quorum() {
             return;
         }
         let bodies: Vec<_> = v.iter().map(|vc| &vc.body).collect();
@@ -199,7 +203,7 @@ impl<S: StateMachine> Replica<S> {
             return self.refuse(Refusal::Signature);
         }
         let NewView { justification, order, .. } = &new_view.body;
-        if justification.len() < self.config.quorum()
+        if justification.len() < self.new_view_quorum()
             || !justification.windows(2).all(|pair| pair[0].0 < pair[1].0)
             || order.len() as u64 > self.config.log_window
         {
@@ -309,6 +313,9 @@ impl<S: StateMachine> Replica<S> {
         self.installed = Some(installed);
         for (_, slot) in self.log.iter_mut() {
             slot.leave_view();
+        }
+        if self.mutated(Mutation::SpareForgets) && !self.is_active() {
+            self.log.iter_mut().for_each(|(_, slot)| slot.certificate = None);
         }
         self.max_o = stable + order.len() as Rsn;
         self.last_assigned = self.max_o.max(self.stable.rsn);

@@ -137,7 +137,7 @@ impl World {
             .collect();
         let mut rng = Rng::new(seed ^ 0x3e7);
         World {
-            judge: Judge::new(seed, faulty),
+            judge: Judge::new(seed, config.quorum(), faulty),
             plot: Plot::new(rng.next_u64()),
             rogue: Rogue::new(seed, &config),
             settling: false,
