@@ -66,8 +66,8 @@
 //! - **Flipped bits are found**, as far as [`Config::checksum`] covers them.
 //! - **Copies.** A message alone in a datagram is sent from the buffer it is in and handed out in the buffer
 //!   it was received in. Messages that share a datagram are copied into it and out of it; messages of several
-//!   datagrams are put together in one buffer. [`Counters::copies`] counts. Over loopback the pieces of a long message in a
-//!   large buffer are sent from where they lie ([`cl::Stats::datagrams_lent`]).
+//!   datagrams are put together in one buffer. [`Counters::copies`] counts. Over loopback the pieces of a message of 256 KiB or
+//!   more are sent from where they lie if it does not travel alone ([`cl::Stats::datagrams_lent`]).
 //! - **No thread, no allocation** once the queues have grown to the size in use.
 //!
 //! # Ways

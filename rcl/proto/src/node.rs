@@ -4,7 +4,6 @@ use crate::gate::Gate;
 use crate::memory::{Memory, Sink, Source};
 use crate::past::{Past, Remembered};
 use crate::receiver::Read;
-use crate::sender::Outgoing;
 use crate::wire::{FrameError, HEADER_LEN, Header, Kind};
 use cl_base::{Incarnation, PeerId, Time};
 use rustc_hash::FxHashMap;
@@ -99,8 +98,8 @@ pub struct Transmit<'a> {
     pub head: &'a [u8],
     /// The second part, a piece of a message; often empty.
     pub body: &'a [u8],
-    /// The second part stays where it is until it is acknowledged, or else its buffer is given back by
-    /// [`Memory::renounce`].
+    /// The second part is better sent from where it is, if that can be: it stays there until it is acknowledged, or else
+    /// its buffer is given back by [`Memory::renounce`].
     pub lasting: bool,
     /// For [`Node::not_sent`].
     pub sequence: Option<u64>,
@@ -508,7 +507,7 @@ impl<M: Memory> Node<M> {
                 addr: slot.connection.addr,
                 head: &self.head.bytes[..self.head.len],
                 body,
-                lasting: out.as_ref().is_some_and(Outgoing::is_lasting),
+                lasting: out.is_some_and(|o| o.lasting),
                 sequence: out.map(|o| o.sequence),
             });
         }

@@ -12,6 +12,9 @@ use std::time::Duration;
 const ITEMS_MAX: usize = 1024;
 /// Transfers announced and not done with. The peer keeps as many.
 pub(crate) const TRANSFERS_MAX: usize = 1024;
+/// Messages of so many bytes are sent from where they lie, if they do not travel alone. Buffers of shorter ones are used again while they
+/// are in the sender's cache, where a copy costs less than writing them anew after the other end has read them.
+const LASTING_LEN_MIN: usize = 256 << 10;
 /// The usual size of a page.
 const PAGE: usize = 4096;
 /// From so many bytes on a piece of a message is whole pages: an eighth of it is lost to that at most.
@@ -157,16 +160,11 @@ pub(crate) struct Outgoing {
     pub(crate) answer: bool,
     /// How often it was sent before.
     pub(crate) copy: u8,
+    /// See [`Transmit::lasting`](crate::Transmit::lasting).
+    pub(crate) lasting: bool,
     content: Content,
     /// What stands between the header and the contents, of the length that its kind has.
     pub(crate) numbers: [u64; 2],
-}
-
-impl Outgoing {
-    /// Whether the contents stay where they are until they are acknowledged, or [renounced](Sender::renounce).
-    pub(crate) fn is_lasting(&self) -> bool {
-        matches!(self.content, Content::Item { kind: Kind::First | Kind::Next, .. })
-    }
 }
 
 /// The peer acknowledges what was never sent, or the like.
@@ -407,7 +405,8 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
             },
         };
         let answer = full || probing;
-        Outgoing { sequence, kind: content.kind(), answer, copy, content, numbers }
+        let lasting = self.is_lasting(&content);
+        Outgoing { sequence, kind: content.kind(), answer, copy, lasting, content, numbers }
     }
 
     /// The contents of a segment.
@@ -421,11 +420,27 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
         }
     }
 
+    /// Whether the contents stay where they are until they are acknowledged, or [renounced](Sender::renounce), and are
+    /// better not copied. A message that travels alone is there sooner if it is, for while one piece is copied here another is
+    /// at the other end; but one that must travel alone is much longer than caches.
+    fn is_lasting(&self, content: &Content) -> bool {
+        let Content::Item { kind: Kind::First | Kind::Next, item, .. } = content else { return false };
+        match &self.items[(item - self.items_base) as usize] {
+            Item::Long(buf) => {
+                let alone = self.items.len() == 1 && buf.len() <= self.send_buffer;
+                buf.len() >= LASTING_LEN_MIN && !alone
+            }
+            _ => false,
+        }
+    }
+
     /// Gives up the messages of which not everything has been acknowledged.
     pub(crate) fn renounce<M: Memory<Buf = B>>(&mut self) {
         for (number, item) in (self.items_base..).zip(self.items.drain(..)) {
             match item {
-                Item::Long(buf) if number <= self.cut_item => M::renounce(buf),
+                Item::Long(buf) if buf.len() >= LASTING_LEN_MIN && number <= self.cut_item => {
+                    M::renounce(buf)
+                }
                 _ => {}
             }
         }
