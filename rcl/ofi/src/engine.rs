@@ -2,6 +2,8 @@
 //!
 //! Nothing here runs by itself: whoever reads completions drives it ([`Engine::progress`]).
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod peers;
 mod receive;
 mod rma;
@@ -33,6 +35,9 @@ pub(crate) use send::{INJECT_MAX, MESSAGE_MAX, Outgoing, SENDINGS_MAX};
 
 /// Events taken in by one call: enough for a burst, few enough that the caller gets its completions.
 const EVENTS_PER_CALL: usize = 64;
+/// A message that comes alone is handed on before the network is looked at again, which takes longer than to handle it.
+/// When so many calls in a row have found something, there is probably more.
+const CALLS_IN_A_BURST: u32 = 3;
 /// Between two looks at peers that do not answer while an endpoint is closed.
 const LINGER_STEP: Duration = Duration::from_millis(1);
 
@@ -130,6 +135,9 @@ pub(crate) struct Engine {
     multis: Slab<Multi>,
     refused: Refused,
     /// Something was sent that may wait for company below.
+    has_said: bool,
+    /// Calls in a row that found something.
+    calls_with_events: u32,
     pub(crate) vector: Option<usize>,
     pub(crate) bindings: Bindings,
     pub(crate) min_multi_recv: usize,
@@ -172,6 +180,8 @@ impl Engine {
             takings: Slab::new(),
             multis: Slab::new(),
             refused: Refused::default(),
+            has_said: false,
+            calls_with_events: 0,
             vector: None,
             bindings: Bindings::default(),
             min_multi_recv: receive::MIN_MULTI_RECV_DEFAULT,
@@ -190,18 +200,29 @@ impl Engine {
     /// Takes in what has arrived and sends what waits.
     pub(crate) fn progress(&mut self, shared: &mut Shared) {
         self.driven = true;
-        for _ in 0..EVENTS_PER_CALL {
+        for taken in 0..EVENTS_PER_CALL {
             if let Some(buf) = self.loopback.pop_front() {
                 self.on_message(shared, peers::SELF, buf);
                 continue;
             }
-            let Some(event) = self.net.poll() else { break };
+            let Some(event) = self.net.poll() else {
+                self.calls_with_events = 0;
+                break;
+            };
             self.on_event(shared, event);
+            if taken == 0 {
+                self.calls_with_events = self.calls_with_events.saturating_add(1);
+                if self.calls_with_events < CALLS_IN_A_BURST {
+                    break;
+                }
+            }
         }
         if !self.busy.is_empty() {
             self.pump();
         }
-        self.net.flush();
+        if std::mem::take(&mut self.has_said) {
+            self.net.flush();
+        }
     }
 
     /// Answers peers that ask whether this process lives, if the application has not called for a while.

@@ -25,3 +25,10 @@ mod offer;
 mod queues;
 mod settings;
 mod wire;
+
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    //! What others say, arbitrary.
+    pub use crate::engine::fuzzing::messages;
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Messages up to this many bytes are sent at once, longer ones when there is a place for them.
 const EAGER_DEFAULT: usize = 64 << 10;
 /// The same where the receiver copies them out of the sender's memory.
-const EAGER_SHARED_DEFAULT: usize = 16 << 10;
+const EAGER_SHARED_DEFAULT: usize = 4 << 10;
 /// No message sent at once may be longer: it needs a buffer in one piece at both ends.
 const EAGER_MAX: usize = 1 << 20;
 const DEAD_AFTER_DEFAULT: f64 = 30.0;
@@ -73,6 +73,14 @@ impl Settings {
             dead_after: seconds("RCL_DEAD_AFTER", DEAD_AFTER_DEFAULT)?,
             linger: seconds("RCL_LINGER", LINGER_DEFAULT)?,
         })
+    }
+}
+
+/// What is meant when the environment says nothing.
+#[cfg(fuzzing)]
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings::from(|_| None).expect("the defaults are right")
     }
 }
 

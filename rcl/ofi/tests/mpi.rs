@@ -1,37 +1,12 @@
 //! MPI programs that know nothing of this provider, over it: MPICH from PyPI loads it at run time, with shared memory of
 //! its own switched off.
 
+mod common;
+
+use common::{Way, mpi, program, provider};
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// Where `.ci/setup` puts MPI libraries and programs.
-fn mpi() -> PathBuf {
-    let mpi = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/mpi");
-    assert!(mpi.join("venv/bin/mpiexec").exists(), "MPICH is missing; run .ci/setup");
-    mpi
-}
-
-fn program(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name)
-}
-
-/// The directory of the provider's library, built with these tests.
-fn provider() -> PathBuf {
-    let here = std::env::current_exe().expect("a test has a program");
-    let dir = here.parent().expect("which is somewhere").to_owned();
-    assert!(dir.join("librcl_fi.so").exists(), "no librcl_fi.so in {}", dir.display());
-    dir
-}
-
-/// How the ranks reach each other.
-#[derive(Clone, Copy)]
-enum Way {
-    SharedMemory,
-    /// As if each were on a host of its own.
-    Network,
-}
 
 /// A job under way.
 struct Job(Child);
@@ -42,10 +17,7 @@ impl Job {
         launcher.arg("-n").arg(ranks.to_string()).args(command);
         launcher.env("FI_PROVIDER_PATH", provider()).env("FI_PROVIDER", "rcl");
         launcher.env("MPIR_CVAR_CH4_NETMOD", "ofi").env("MPIR_CVAR_NOLOCAL", "1");
-        launcher.env("LD_LIBRARY_PATH", mpi().join("venv/lib")).env("RCL_ADDRESS", "127.0.0.1");
-        if matches!(way, Way::Network) {
-            launcher.env("RCL_SHM", "0");
-        }
+        launcher.env("LD_LIBRARY_PATH", mpi().join("venv/lib")).envs(way.variables());
         launcher.envs(variables.iter().copied());
         launcher.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Job(launcher.spawn().expect("mpiexec can be started"))
@@ -124,4 +96,14 @@ fn all_data_are_right_over_the_network() {
 fn all_data_are_right_over_a_network_that_loses_and_disorders() {
     let faults = ("GHIDRAH_CL_FAULTS", "drop=1%,duplicate=1%,delay=1ms@1%,seed=7");
     stress(3, Way::Network, 1, &[faults]);
+}
+
+#[test]
+fn a_silent_rank_is_an_error_for_who_waits_for_it() {
+    let (python, script) = (mpi().join("venv/bin/python"), program("silent.py"));
+    let command = [python.as_os_str(), script.as_os_str()];
+    let job = Job::start(3, Way::Network, &[("RCL_DEAD_AFTER", "2")], &command);
+    let (succeeded, text) = job.finish_within(Duration::from_secs(60));
+    assert!(!succeeded && text.contains("Connection reset by peer"), "output:\n{text}");
+    assert!(!text.contains("a message of a silent rank"), "output:\n{text}");
 }

@@ -263,6 +263,7 @@ impl Engine {
             self.loopback.push_back(buf);
             return Ok(());
         }
+        self.has_said = true;
         let id = self.peers[peer as usize].id;
         self.net.send(id, buf).map_err(|error| error.buf)
     }

@@ -17,7 +17,7 @@ use std::ffi::c_int;
 /// Operations that wait for the peer, of one endpoint: what `fi_tx_attr::size` says.
 pub(crate) const SENDINGS_MAX: usize = 4096;
 /// The longest message that is copied before the call returns.
-pub(crate) const INJECT_MAX: usize = 16 << 10;
+pub(crate) const INJECT_MAX: usize = 4 << 10;
 /// The longest message. There is no reason for any limit below what a program can have in memory.
 pub(crate) const MESSAGE_MAX: usize = 1 << 40;
 
@@ -152,6 +152,7 @@ impl Engine {
         if peer != SELF {
             // The application may call again only after a long while.
             self.net.flush();
+            self.has_said = false;
         }
         Ok(())
     }
