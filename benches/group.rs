@@ -90,12 +90,12 @@ pub struct Group {
 }
 
 impl Group {
-    /// A group of `n` members: 4 tolerate one fault, 1 is the unreplicated baseline. MACs of messages between
+    /// A group of `n` members, of which `active` take part: 4 tolerate one fault, 1 is the unreplicated baseline. MACs of messages between
     /// members are the transport's and cost nothing here.
     ///
     /// # Panics
-    /// If `n` is not 3f+1.
-    pub fn new(n: u32, authentication: Authentication) -> Group {
+    /// If `n` is not 3f+1, or `active` less than 2f+1.
+    pub fn new(n: u32, active: usize, authentication: Authentication) -> Group {
         let secrets: Vec<SecretKey> = (0..n).map(|i| SecretKey::from_seed([i as u8 + 1; 32])).collect();
         let client = SecretKey::from_seed([200; 32]);
         let members: Vec<PeerId> = (0..n).map(|i| PeerId::new(i + 1, 0)).collect();
@@ -104,6 +104,7 @@ impl Group {
             Box::new(BenchKeys { own: own.clone(), me, members: public.clone(), client: client.public() })
         };
         let mut config = Config::new(1, members.clone()).expect("3f+1 members");
+        config.active_members = active;
         if authentication != Authentication::Signed {
             config.votes = VoteAuthentication::Channel;
         }
@@ -167,10 +168,13 @@ mod tests {
 
     #[test]
     fn groups_of_one_and_four_order_operations_past_a_checkpoint() {
-        for (n, authentication) in
-            [(1, Authentication::Signed), (4, Authentication::Signed), (4, Authentication::Macs)]
-        {
-            let mut group = Group::new(n, authentication);
+        for (n, active, authentication) in [
+            (1, 1, Authentication::Signed),
+            (4, 3, Authentication::Signed),
+            (4, 3, Authentication::Macs),
+            (4, 4, Authentication::Macs),
+        ] {
+            let mut group = Group::new(n, active, authentication);
             for i in 0..300u32 {
                 group.order(i.to_le_bytes().to_vec());
             }

@@ -9,15 +9,16 @@ fn ordering(c: &mut Criterion) {
     let mut bench = c.benchmark_group("order one operation");
     bench.throughput(Throughput::Elements(1));
     let cases = [
-        ("unreplicated, signed", 1, Authentication::Signed),
-        ("unreplicated, MACs", 1, Authentication::Macs),
-        ("3 active + 1 spare, signed", 4, Authentication::Signed),
-        ("3 active + 1 spare, MAC votes", 4, Authentication::MacVotes),
-        ("3 active + 1 spare, MACs", 4, Authentication::Macs),
+        ("unreplicated, signed", 1, 1, Authentication::Signed),
+        ("unreplicated, MACs", 1, 1, Authentication::Macs),
+        ("3 active + 1 spare, signed", 4, 3, Authentication::Signed),
+        ("3 active + 1 spare, MAC votes", 4, 3, Authentication::MacVotes),
+        ("3 active + 1 spare, MACs", 4, 3, Authentication::Macs),
+        ("4 active, MACs", 4, 4, Authentication::Macs),
     ];
-    for (name, members, authentication) in cases {
+    for (name, members, active, authentication) in cases {
         for bytes in [64, 1024] {
-            let mut group = Group::new(members, authentication);
+            let mut group = Group::new(members, active, authentication);
             let before = group.messages();
             group.order(vec![7; bytes]);
             println!("{name}, {bytes} B: {} messages an operation", group.messages() - before);

@@ -204,7 +204,7 @@ impl Client {
             Message::Request(request) if !signed => Some(request),
             _ => None,
         };
-        let primary = self.config.peer(self.view_hint().primary);
+        let primary = self.config.peer(self.config.primary(self.view()));
         self.effects.push_back(ClientEffect::Send { to: primary, bytes: frame.clone() });
         let outstanding = Outstanding {
             frame,
@@ -325,8 +325,12 @@ impl Client {
     /// Where the group stands, as far as f+1 members say so: one of them is correct, and views only grow, so
     /// this view was reached.
     pub fn view_hint(&self) -> ViewHint {
-        let view = nth_largest(self.views.values().copied(), self.config.weak()).unwrap_or(0);
+        let view = self.view();
         ViewHint { view, primary: self.config.primary(view), active: self.config.active(view) }
+    }
+
+    fn view(&self) -> View {
+        nth_largest(self.views.values().copied(), self.config.weak()).unwrap_or(0)
     }
 
     /// Frames ignored because they were malformed or not for a client.

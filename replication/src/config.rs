@@ -2,6 +2,7 @@
 
 use crate::certificate::{Certificate, VoteClaim};
 use crate::message::{MESSAGE_BYTES_MAX, Proof, REQUEST_FIELDS_BYTES};
+use crate::ring;
 use borsh::{BorshDeserialize, BorshSerialize};
 use cl_base::PeerId;
 use std::fmt;
@@ -50,6 +51,18 @@ pub enum ClientAuthentication {
     Macs,
 }
 
+/// Who is active in a view, and what becomes of an active member that is silent (PROTOCOL.md 2.10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ActiveSet {
+    /// The spares are the members before the primary on the ring. When somebody is silent they are asked to vote:
+    /// that costs a round trip, no view change and no state.
+    #[default]
+    Widening,
+    /// Strict: spares are never asked to vote. Who is silent costs a view change, and the views go through all
+    /// sets of spares, each once in as many views as there are sets: 4, 21 and 120 for f = 1, 2 and 3.
+    Strict,
+}
+
 /// A rule switched off, so that tests can show that the judges notice. Never set in production.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +105,9 @@ impl Mutation {
     ];
 }
 
+/// The largest f of strict mode: f = 4 would have 715 sets of spares.
+const STRICT_F_MAX: u8 = 3;
+
 /// Parameters of one group in one epoch.
 ///
 /// Everything except the time-outs must be equal at all members.
@@ -105,6 +121,11 @@ pub struct Config {
     pub f: u8,
     /// The roster: `3f+1` distinct parties, a [`MemberId`] is an index into it.
     pub members: Vec<PeerId>,
+    /// Members asked to take part in a view: `2f+1` (fewest messages), up to `3f+1` (there are no spares, so f
+    /// silent members cost nothing). A certificate takes `2f+1` in any case.
+    pub active_members: usize,
+    /// How they are chosen.
+    pub active_set: ActiveSet,
     /// How votes are authenticated between members.
     pub votes: VoteAuthentication,
     /// How requests are authenticated.
@@ -178,6 +199,8 @@ impl Config {
             epoch: 0,
             f,
             members,
+            active_members: 2 * usize::from(f) + 1,
+            active_set: ActiveSet::default(),
             votes: VoteAuthentication::default(),
             clients: ClientAuthentication::default(),
             checkpoint_interval: 128,
@@ -221,6 +244,14 @@ impl Config {
             return Err(ConfigError::Duplicate(pair[0]));
         }
         let range = |ok: bool, why| if ok { Ok(()) } else { Err(ConfigError::Range(why)) };
+        range(
+            (self.quorum()..=needed).contains(&self.active_members),
+            "active_members must be within 2f+1 and 3f+1",
+        )?;
+        range(
+            self.active_set == ActiveSet::Widening || self.f <= STRICT_F_MAX,
+            "too many sets of spares to go through them in strict mode",
+        )?;
         range(self.checkpoint_interval > 0, "checkpoint_interval must be positive")?;
         range(
             self.log_window >= 2 * self.checkpoint_interval
@@ -275,15 +306,21 @@ impl Config {
         MemberId((view % self.n() as u64) as u8)
     }
 
-    /// A(v): the `2f+1` members asked first in `view`, in ascending order.
-    ///
-    /// The spares are the f members before the primary on the ring (PROTOCOL.md 2.10, round 0).
+    /// A(v): the members asked first in `view`, in ascending order ([`ActiveSet`]).
     pub fn active(&self, view: View) -> Vec<MemberId> {
-        let n = self.n() as u64;
-        let mut active: Vec<MemberId> =
-            (0..self.quorum() as u64).map(|i| MemberId(((view % n + i) % n) as u8)).collect();
-        active.sort_unstable();
-        active
+        let n = self.n();
+        let spares = n - self.active_members;
+        let offsets = match self.active_set {
+            ActiveSet::Widening => ring::last(n, spares),
+            ActiveSet::Strict => ring::of_round(n, spares, view / n as u64),
+        };
+        let primary = (view % n as u64) as usize;
+        self.all().filter(|m| offsets & 1 << ((usize::from(m.0) + n - primary) % n) == 0).collect()
+    }
+
+    /// Whether there are spares that may be asked to vote.
+    pub(crate) fn widens(&self) -> bool {
+        self.active_set == ActiveSet::Widening && self.active_members < self.n()
     }
 
     /// The member that is `peer`, if it is one.
@@ -361,5 +398,38 @@ mod tests {
         assert_eq!(config.active(2), [0, 2, 3].map(MemberId));
         assert_eq!(config.active(7), [0, 1, 3].map(MemberId));
         assert_eq!(config.primary(u64::MAX), MemberId(3));
+    }
+
+    #[test]
+    fn strict_mode_goes_through_all_sets_of_spares_and_begins_like_the_other() {
+        for (f, sets) in [(0, 1), (1, 4), (2, 21), (3, 120)] {
+            let n = 3 * f + 1;
+            let widening = Config::new(1, roster(n)).unwrap();
+            let strict = Config { active_set: ActiveSet::Strict, ..widening.clone() };
+            strict.validate().unwrap();
+            let seen: std::collections::BTreeSet<_> = (0..sets).map(|v| strict.active(v)).collect();
+            assert_eq!(seen.len() as u64, sets, "f = {f}");
+            for v in 0..3 * sets {
+                assert!(strict.active(v).contains(&strict.primary(v)));
+                assert_eq!(strict.active(v).len(), strict.quorum());
+            }
+            assert!((0..u64::from(n)).all(|v| strict.active(v) == widening.active(v)));
+            assert_eq!(strict.active(sets + 1), strict.active(1));
+        }
+        let large = Config { active_set: ActiveSet::Strict, ..Config::new(1, roster(13)).unwrap() };
+        assert!(large.validate().is_err());
+    }
+
+    #[test]
+    fn more_members_than_a_quorum_may_be_active() {
+        let config = Config { active_members: 4, ..Config::new(1, roster(4)).unwrap() };
+        config.validate().unwrap();
+        assert_eq!(config.active(2), [0, 1, 2, 3].map(MemberId));
+        let config = Config { active_members: 6, ..Config::new(1, roster(7)).unwrap() };
+        config.validate().unwrap();
+        assert_eq!(config.active(1), [1, 2, 3, 4, 5, 6].map(MemberId));
+        for active_members in [2, 5] {
+            assert!(Config { active_members, ..Config::new(1, roster(4)).unwrap() }.validate().is_err());
+        }
     }
 }

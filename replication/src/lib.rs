@@ -20,9 +20,8 @@
 
 //! # Where this departs from PROTOCOL.md
 //!
-//! * Of section 2 this is 2.1 to 2.9, 2.11 and 2.12 in both modes ([`VoteAuthentication`]), with widening and
-//!   the printed choice of spares (2.10, round 0); the epoch is 0. Evidence, strict mode and epochs (2.15) are
-//!   not here yet.
+//! * Of section 2 this is 2.1 to 2.9, 2.11 and 2.12 in both modes ([`VoteAuthentication`]), with widening or
+//!   strict mode (2.10, [`ActiveSet`]); the epoch is 0. Evidence and epochs (2.15) are not here yet.
 //! * READ-REPLY names A(v): a client need not know how it was chosen. Who cannot answer a read says so, so that
 //!   it is ordered without a time-out.
 //! * Q names what was accepted with its body, voted for or not: rule 4 needs no more than that a correct member
@@ -49,6 +48,7 @@ mod merkle;
 mod notifications;
 mod reads;
 mod replica;
+mod ring;
 mod session;
 mod storage;
 
@@ -57,7 +57,7 @@ pub mod message;
 pub use certificate::{Certificate, CheckpointProof, VoteClaim};
 pub use client::{Client, ClientEffect, SubmitError, Ticket, ViewHint};
 pub use config::{
-    ClientAuthentication, Config, ConfigError, MemberId, Mutation, Rsn, View, VoteAuthentication,
+    ActiveSet, ClientAuthentication, Config, ConfigError, MemberId, Mutation, Rsn, View, VoteAuthentication,
 };
 pub use effect::{Effect, Event, LeaveReason};
 pub use keys::{Digest, Keys, Mac, Signature};

@@ -143,7 +143,8 @@ impl<S: StateMachine> Replica<S> {
         let mut at = self.timers.status_at;
         if let Some(since) = self.timers.waiting_since {
             let patience = self.backed_off(self.config.request_timeout);
-            at = at.min(since + if self.timers.widen_asked { patience } else { patience / 2 });
+            let widened = self.timers.widen_asked || !self.config.widens();
+            at = at.min(since + if widened { patience } else { patience / 2 });
         }
         if let Some(new_view_at) = self.timers.new_view_at {
             at = at.min(new_view_at);
@@ -172,7 +173,7 @@ impl<S: StateMachine> Replica<S> {
             let patience = self.backed_off(self.config.request_timeout);
             if self.now >= since + patience {
                 self.leave(asked + 1, LeaveReason::RequestTimeout);
-            } else if self.now >= since + patience / 2 && !self.timers.widen_asked {
+            } else if self.config.widens() && self.now >= since + patience / 2 && !self.timers.widen_asked {
                 self.ask_to_widen();
             }
         }
@@ -290,6 +291,9 @@ impl<S: StateMachine> Replica<S> {
         }
         if !self.active.contains(&from) {
             return self.refuse(Refusal::Sender);
+        }
+        if !self.config.widens() {
+            return self.refuse(Refusal::Unasked);
         }
         self.widen();
     }

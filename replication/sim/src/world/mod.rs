@@ -11,7 +11,7 @@ use crate::ledger::Ledger;
 use crate::plan::{Plan, Sabotage, Strategy, Trim, Trouble};
 use cl_base::{PeerId, Rng, Time};
 use clients::ClientHost;
-use replication::{ClientAuthentication, Config, Event, MemberId, Mode};
+use replication::{ActiveSet, ClientAuthentication, Config, Event, MemberId, Mode};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
@@ -114,6 +114,14 @@ impl World {
             true => ClientAuthentication::Signed,
             false => ClientAuthentication::Macs,
         };
+        let mut variant = Rng::new(options.seed ^ 0xac);
+        if variant.chance(1, 4) {
+            config.active_members = variant.within(config.quorum() as u64, config.n() as u64) as usize;
+        }
+        // With f = 2 it may take 21 views whose time-outs grow: longer than a run lasts.
+        if plan.f <= 1 && variant.chance(1, 8) {
+            config.active_set = ActiveSet::Strict;
+        }
         config.request_timeout = plan.patience;
         config.new_view_timeout = plan.patience;
         config.client_timeout = 2 * plan.patience;

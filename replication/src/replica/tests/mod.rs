@@ -1,5 +1,6 @@
 //! Rules tried one by one, on groups whose every message passes through the test's hands.
 
+mod active_set;
 mod any_f;
 mod client_macs;
 mod counting;
