@@ -5,7 +5,9 @@ use crate::{Event, SendError};
 use cl::for_rcl::{channel, channel_of, next_closed, transmit};
 use cl::{Buf, Clock};
 use cl_base::{Incarnation, PeerId, Time};
-use rcl_proto::{Checksum, CloseReason, Config, Counters, HEADER_LEN, Node, Sink, Sizes, Source, TransferId};
+use rcl_proto::{
+    Checksum, CloseReason, Config, ConfigError, Counters, HEADER_LEN, Node, Sink, Sizes, Source, TransferId,
+};
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::net::SocketAddr;
@@ -97,7 +99,11 @@ impl Connections {
     /// No connections yet, over `cl`. Calls of peers are answered. `segment_len` of `protocol` is set to what
     /// `cl` carries in one datagram; the windows and the length of messages are limited to what its socket and
     /// its pool hold.
-    pub fn new(cl: &mut cl::Endpoint, mut protocol: Config) -> Connections {
+    ///
+    /// # Errors
+    /// [`ConfigError`] if a setting cannot be.
+    pub fn new(cl: &mut cl::Endpoint, mut protocol: Config) -> Result<Connections, ConfigError> {
+        protocol.check()?;
         let shown = cl.counters().map(Shown::new);
         if cl.faults().is_some() {
             // What is damaged on purpose must be found. The peer need not know of it.
@@ -119,7 +125,7 @@ impl Connections {
         let memory = PoolMemory(cl.pool().clone());
         let node = Node::new(protocol, Incarnation(clock.now().as_nanos()), &secret(), memory);
         let (busy_until, looked_at) = (Time::MAX, Time::ZERO);
-        Connections { node, links, shown, clock, busy_until, looked_at, calls, dead_after }
+        Ok(Connections { node, links, shown, clock, busy_until, looked_at, calls, dead_after })
     }
 
     /// As [`Endpoint::counters`](crate::Endpoint::counters).
@@ -129,7 +135,7 @@ impl Connections {
 
     /// As [`Endpoint::sizes`](crate::Endpoint::sizes).
     pub fn sizes(&self, peer: PeerId) -> Option<Sizes> {
-        self.node.sizes(peer)
+        self.links.sizes(peer).or_else(|| self.node.sizes(peer))
     }
 
     /// As [`Endpoint::connect`](crate::Endpoint::connect).
@@ -321,7 +327,7 @@ impl Connections {
     #[inline]
     pub(crate) fn end_round(&mut self, cl: &mut cl::Endpoint) {
         while let Some((channel, peer)) = next_closed(cl) {
-            if let Some(refused) = self.links.on_closed(channel, peer) {
+            if let Some(refused) = self.links.on_closed(cl, channel, peer) {
                 self.go_by_network(cl, refused);
             }
         }

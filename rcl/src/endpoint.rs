@@ -1,9 +1,9 @@
 use crate::connections::Connections;
 use crate::{Event, SendError};
 use cl::for_rcl::poll_network;
-use cl::{Buf, Exhausted, OpenError};
+use cl::{Buf, Exhausted};
 use cl_base::{PeerId, Time};
-use rcl_proto::{Checksum, Config, Counters, Sink, Sizes, Source, TransferId};
+use rcl_proto::{Checksum, Config, ConfigError, Counters, Sink, Sizes, Source, TransferId};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -37,6 +37,17 @@ impl EndpointConfig {
     }
 }
 
+/// Why an endpoint was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A setting of the protocol cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The endpoint below cannot be opened.
+    #[error(transparent)]
+    Below(#[from] cl::OpenError),
+}
+
 /// One party's reliable connections. See the [crate's page](crate).
 #[derive(Debug)]
 pub struct Endpoint {
@@ -50,10 +61,11 @@ impl Endpoint {
     /// Opens the endpoint below, and no connections. Calls of peers are answered.
     ///
     /// # Errors
-    /// As [`cl::Endpoint::open`].
+    /// [`OpenError`] says what is wrong.
     pub fn open(config: EndpointConfig) -> Result<Endpoint, OpenError> {
+        config.protocol.check()?;
         let mut cl = cl::Endpoint::open(config.cl)?;
-        let connections = Connections::new(&mut cl, config.protocol);
+        let connections = Connections::new(&mut cl, config.protocol)?;
         Ok(Endpoint { cl, connections, events: 0 })
     }
 
@@ -88,7 +100,8 @@ impl Endpoint {
         self.connections.counters()
     }
 
-    /// The state of the connection to `peer`, if there is one.
+    /// The state of the connection to `peer`, if there is one. Over shared memory there are no segments: what is
+    /// `held` and `waiting` has found no room in the ring yet, or the peer has not answered.
     pub fn sizes(&self, peer: PeerId) -> Option<Sizes> {
         self.connections.sizes(peer)
     }

@@ -112,8 +112,10 @@ mod shared;
 
 pub use cl::{Buf, Exhausted};
 pub use connections::Connections;
-pub use endpoint::{Endpoint, EndpointConfig};
-pub use rcl_proto::{Checksum, CloseReason, Config, Counters, Refusal, Sink, Sizes, Source, TransferId};
+pub use endpoint::{Endpoint, EndpointConfig, OpenError};
+pub use rcl_proto::{
+    Checksum, CloseReason, Config, ConfigError, Counters, Refusal, Sink, Sizes, Source, TransferId,
+};
 
 /// What has happened, and what has arrived.
 pub type Event = rcl_proto::Event<Buf>;

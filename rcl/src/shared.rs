@@ -3,20 +3,22 @@
 //! sender, and the end of the channel tells of a dead peer.
 //!
 //! The word, little-endian: kind (`u8`), version (`u8`), 0 (`u16`), the number of the connection (`u32`),
-//! by which messages to a former connection over the same channel are told apart. Each direction has its
-//! number: that of the call, or, if both have called at once, that of the sender's call.
+//! by which messages to a former connection over the same channel are told apart: that of the call. If both have called at
+//! once, the call of the party with the lower name counts, unless it is refused. There may be two channels between two
+//! parties, and what comes through one may overtake what comes through the other.
 
 use crate::{Event, SendError};
 use cl::for_rcl::{self, ChannelId};
 use cl::{Buf, Endpoint, Received};
 use cl_base::PeerId;
-use rcl_proto::{CloseReason, Refusal, Sink, Source, TransferId};
+use rcl_proto::{CloseReason, Refusal, Sink, Sizes, Source, TransferId};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 /// Bytes in front of a message.
 const WORD_LEN: usize = 8;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Messages that wait until the peer has answered the call; what comes after that is put into the ring. Fewer
 /// than the protocol of the network takes at once, which may get them in the end.
 const WAITING_MAX: usize = 256;
@@ -169,6 +171,8 @@ struct Link {
     out_number: u32,
     /// The same of the peer, once it is known.
     from: Option<(ChannelId, u32)>,
+    /// A call of the peer that counts if it refuses ours.
+    other: Option<(ChannelId, u32)>,
     waiting: VecDeque<Waiting>,
     /// Bytes of messages in there.
     waiting_bytes: usize,
@@ -191,6 +195,7 @@ impl Link {
             out,
             out_number,
             from,
+            other: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             stalled: false,
@@ -408,6 +413,19 @@ impl Links {
         self.by_peer.get(&peer).and_then(|&i| self.links[i].as_ref()).is_some_and(Link::is_open)
     }
 
+    /// The state of the connection to `peer`, if it is by shared memory: what is in the ring has been handed over.
+    pub(crate) fn sizes(&self, peer: PeerId) -> Option<Sizes> {
+        let link = self.links[*self.by_peer.get(&peer)?].as_ref()?;
+        Some(Sizes {
+            held: link.waiting_bytes,
+            waiting: link.waiting.len(),
+            under_way: 0,
+            window: 0,
+            kept: 0,
+            round_trip: Duration::ZERO,
+        })
+    }
+
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.by_peer.len()
@@ -607,12 +625,20 @@ impl Links {
 
     /// A channel has closed. If the peer had never answered there, it may be that it shares no memory with us: it
     /// has none of what was accepted for it.
-    pub(crate) fn on_closed(&mut self, channel: ChannelId, peer: PeerId) -> Option<Refused> {
+    pub(crate) fn on_closed(
+        &mut self,
+        cl: &mut Endpoint,
+        channel: ChannelId,
+        peer: PeerId,
+    ) -> Option<Refused> {
         self.orphans.retain(|(to, ..)| *to != channel);
         let index = self.find(peer)?;
         let link = self.link(index);
         if link.out == channel && !link.is_open() {
-            return Some(self.give_up(index));
+            let other = link.other.take().filter(|(open, _)| *open != channel);
+            let Some((channel, number)) = other else { return Some(self.give_up(index)) };
+            self.take_call(cl, index, channel, number);
+            return None;
         }
         if link.out == channel || link.from.is_some_and(|(from, _)| from == channel) {
             self.end(index, CloseReason::Dead);
@@ -680,14 +706,22 @@ impl Links {
                 self.pump_link(cl, index);
                 return Arrival::Event(Event::Connected(from));
             }
-            Kind::Refuse if of_ours && !link.is_open() => {
-                return Arrival::Refused(self.give_up(index));
-            }
+            Kind::Refuse if of_ours && !link.is_open() => match link.other.take() {
+                Some((channel, number)) => self.take_call(cl, index, channel, number),
+                None => return Arrival::Refused(self.give_up(index)),
+            },
+            Kind::Reset if link.other == Some((channel, number)) => link.other = None,
             _ if link.from != Some((channel, number)) => {
                 self.stale += 1;
                 return Arrival::Nothing;
             }
-            Kind::Reset => self.end(index, CloseReason::Reset),
+            Kind::Reset => {
+                let other = link.other;
+                self.end(index, CloseReason::Reset);
+                if let Some((channel, number)) = other {
+                    self.be_called(cl, from, channel, number);
+                }
+            }
             Kind::Fin => {
                 link.fin_received = true;
                 link.fin_wanted = true;
@@ -712,11 +746,15 @@ impl Links {
     ) {
         if let Some(index) = self.find(from) {
             let link = self.link(index);
+            if !link.is_open() && cl.me() < from {
+                // Both have called at once, and our call counts.
+                link.other = Some((channel, number));
+                return;
+            }
             if !link.is_open() {
-                // Both have called at once; neither answers.
-                link.from = Some((channel, number));
-                self.events.push_back(Event::Connected(from));
-                self.pump_link(cl, index);
+                let (out, call) = (link.out, link.out_number);
+                self.tell(cl, out, call, Kind::Reset);
+                self.take_call(cl, index, channel, number);
                 return;
             }
             if link.from == Some((channel, number)) {
@@ -729,9 +767,23 @@ impl Links {
             self.tell(cl, channel, number, Kind::Refuse);
             return;
         }
-        self.add(Link::new(from, channel, number, Some((channel, number))));
+        self.be_called(cl, from, channel, number);
+    }
+
+    /// The peer's call is a new connection.
+    fn be_called(&mut self, cl: &mut Endpoint, peer: PeerId, channel: ChannelId, number: u32) {
+        let index = self.add(Link::new(peer, channel, number, None));
+        self.take_call(cl, index, channel, number);
+    }
+
+    /// The peer's call is the connection, whatever ours was.
+    fn take_call(&mut self, cl: &mut Endpoint, index: usize, channel: ChannelId, number: u32) {
+        let link = self.link(index);
+        let peer = link.peer;
+        (link.out, link.out_number, link.from) = (channel, number, Some((channel, number)));
         self.tell(cl, channel, number, Kind::Welcome);
-        self.events.push_back(Event::Connected(from));
+        self.events.push_back(Event::Connected(peer));
+        self.pump_link(cl, index);
     }
 
     /// A word about a transfer. False if it is against the rules.

@@ -183,7 +183,7 @@ fn vanish(way: Way) -> Duration {
 #[test]
 fn a_vanished_peer_is_reported_dead() {
     let took = vanish(Way::Auto);
-    assert!((300..800).contains(&took.as_millis()), "{took:?}");
+    assert!(took.as_millis() >= 300, "{took:?}");
     let took = vanish(Way::Shared);
     assert!(took.as_millis() < 200, "{took:?}");
 }
@@ -326,6 +326,35 @@ fn a_ping_pong_takes_one_datagram_each_way_and_no_copy() {
     // A machine that lets one of them wait may make it acknowledge now and then.
     assert!((2000..2100).contains(&(after - before)), "{} datagrams", after - before);
     assert_eq!((copies, copies_after), (0, 0));
+}
+
+#[test]
+fn settings_that_cannot_be_are_refused_by_name() {
+    let mut config = config(A, Way::Auto);
+    config.protocol.rto_min = Duration::from_secs(1);
+    let error = Endpoint::open(config).unwrap_err().to_string();
+    assert_eq!(error, "rcl::Config::rto_min: 1s is above `rto_max`, 500ms; lower it, or raise `rto_max`");
+}
+
+#[test]
+fn sizes_tell_what_waits_also_for_shared_memory() {
+    for way in [Way::Shared, Way::Auto] {
+        let (mut a, mut b) = pair(way);
+        a.send(B, a.alloc_copy(&[7; 5000]).unwrap()).unwrap();
+        a.send(B, a.alloc_copy(&[7; 3000]).unwrap()).unwrap();
+        let sizes = a.sizes(B).expect("there is a call");
+        assert!(sizes.held >= 8000, "{way:?}: nobody has answered, {sizes:?}");
+        assert!(sizes.waiting > 0);
+        let mut received = 0;
+        within(5, "the messages", || {
+            a.poll();
+            received += usize::from(matches!(b.poll(), Some(Event::Message { .. })));
+            received == 2 && a.sizes(B).is_some_and(|s| (s.held, s.waiting) == (0, 0))
+        });
+        a.abort(B);
+        while a.poll().is_some() {}
+        assert_eq!(a.sizes(B), None, "{way:?}");
+    }
 }
 
 #[test]

@@ -245,7 +245,7 @@ fn a_service_of_the_runtime_has_connections() {
         let EndpointConfig { cl, protocol } = config(B, way, faults);
         let runtime = RuntimeConfig { policy: Policy::Park, ..RuntimeConfig::new(Some(cl)) };
         let service = spawn("guest", runtime, |cx| Guest {
-            connections: Connections::new(cx.endpoint_mut(), protocol),
+            connections: Connections::new(cx.endpoint_mut(), protocol).unwrap(),
             parks: 0,
         });
         let service = service.unwrap();

@@ -153,7 +153,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`cl::Endpoint::open`].
-    pub(crate) fn open(settings: Settings) -> Result<Engine, cl::OpenError> {
+    pub(crate) fn open(settings: Settings) -> Result<Engine, rcl::OpenError> {
         let id = PeerId::from_u64(u64::from_le_bytes(random()));
         let mut config = EndpointConfig::new(id, SocketAddr::new(settings.ip, 0));
         config.cl.shared_memory = match settings.shared_memory {

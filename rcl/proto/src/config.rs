@@ -64,4 +64,63 @@ impl Config {
             checksum_demanded: None,
         }
     }
+
+    /// Whether all settings can be.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first one that cannot, and what to do.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |field, problem, remedy| Err(ConfigError { field, problem, remedy });
+        if self.window < WINDOW_LEAST || self.window > WINDOW_MAX {
+            return refuse("window", format!("{} segments", self.window), "set it to 2 to 4096");
+        }
+        if self.window_of_all < WINDOW_LEAST {
+            let problem = format!("{} segments for all peers", self.window_of_all);
+            return refuse("window_of_all", problem, "set it to 2 at least, better to `window`");
+        }
+        if self.send_buffer == 0 {
+            return refuse(
+                "send_buffer",
+                "nothing can be sent".into(),
+                "set it to the longest message at least",
+            );
+        }
+        if self.message_len_max == 0 {
+            return refuse(
+                "message_len_max",
+                "every message is too long".into(),
+                "set it to the longest message",
+            );
+        }
+        if self.connections_max == 0 {
+            return refuse("connections_max", "nobody is answered".into(), "set it to 1 at least");
+        }
+        if self.dead_after.is_zero() {
+            let remedy = "set it to ten times as long as a peer may be held up, 10 s by default";
+            return refuse("dead_after", "every peer is dead at once".into(), remedy);
+        }
+        if self.rto_min.is_zero() {
+            return refuse("rto_min", "everything is sent again at once".into(), "set it to 1 ms at least");
+        }
+        if self.rto_min > self.rto_max {
+            let problem = format!("{:?} is above `rto_max`, {:?}", self.rto_min, self.rto_max);
+            return refuse("rto_min", problem, "lower it, or raise `rto_max`");
+        }
+        Ok(())
+    }
+}
+
+/// The smallest window: one segment that is lost and one that shows it.
+const WINDOW_LEAST: usize = 2;
+
+/// A setting that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("rcl::Config::{field}: {problem}; {remedy}")]
+pub struct ConfigError {
+    /// Which.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub problem: String,
+    /// What to do.
+    pub remedy: &'static str,
 }

@@ -45,7 +45,7 @@ mod round_trip;
 mod sender;
 mod wire;
 
-pub use config::Config;
+pub use config::{Config, ConfigError};
 pub use connection::CloseReason;
 pub use memory::{Heap, Memory, Sink, Source};
 pub use node::{Counters, Event, Node, Refusal, SendError, Sizes, TransferId, Transmit};
