@@ -5,7 +5,7 @@ use cl::Received;
 use cl_base::{Incarnation, PeerId, Principal, Time};
 use mml_proto::{
     Config, Counters, Delivery, Event, Message, Mml, Outgoing, SendError, SendStatus, Sequence, SessionInfo,
-    TagKey, Transmit, Verdict,
+    TagKey, Transmit, Verdict, peek_class,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -223,16 +223,22 @@ impl Endpoint {
         max: usize,
         mut each: impl FnMut(Message<'_>),
     ) -> usize {
-        let mut frames = 0;
+        let (mut frames, mut owed) = (0, false);
         while frames < max && !self.mml.has_event() {
             let Some(Received { from, addr, mut buf, .. }) = cl.poll() else { break };
+            let in_session = peek_class(&buf).is_some();
             let verdict = self.mml.handle_each(now, from, addr, &mut buf, &mut each);
             drop(buf);
-            self.after_frame(cl, now, (from, addr), verdict);
+            if verdict == Verdict::Authentic && in_session && cl.address_of(from).is_some() {
+                owed = true;
+            } else {
+                // What it calls for may have to go where it came from.
+                self.after_frame(cl, now, (from, addr), verdict);
+            }
             frames += 1;
         }
-        // Who looks for messages has no more to send for now.
-        if frames == 0 && self.mml.has_waiting() {
+        // What a burst calls for leaves together; and who finds nothing has no more to send for now.
+        if owed || frames == 0 && self.mml.has_waiting() {
             self.flush(cl, now);
         }
         frames

@@ -35,6 +35,7 @@ struct Row {
 
 const SMALL: &[usize] = &[8, 64];
 const DATAGRAMS: &[usize] = &[8, 64, 1 << 10, 8 << 10];
+const KIB: &[usize] = &[1 << 10];
 const KIB64: &[usize] = &[64 << 10];
 const MIB: &[usize] = &[1 << 20];
 
@@ -67,7 +68,7 @@ const fn bw(layer: Layer, transport: Transport, sizes: &'static [usize], rival: 
 }
 
 use Contents::Copied;
-use Layer::{Cl, Rcl};
+use Layer::{Cl, Mml, MmlUnr, Rcl};
 use Peer::{Iceoryx2, Libfabric, Ucx, Zeromq};
 use Rival::{Loaned, Ours, Peer as Against};
 use Transport::{Shm, Udp, Xdp};
@@ -98,6 +99,10 @@ const ROWS: &[Row] = &[
     Row { goal: 0.95, floor: Some(0.8), ..bw(Rcl, Udp, MIB, Against(Ucx)) },
     Row { goal: 1.15, floor: Some(1.3), ..lat(Rcl, Shm, SMALL, Ours(Cl, Shm)) },
     Row { goal: 0.9, floor: Some(0.7), ..rate(Rcl, Shm, &[64], Ours(Cl, Shm)) },
+    Row { contents: Copied, goal: 1.15, floor: Some(1.4), ..lat(Mml, Udp, KIB, Ours(Rcl, Udp)) },
+    Row { contents: Copied, goal: 0.85, floor: Some(0.6), ..rate(Mml, Udp, KIB, Ours(Rcl, Udp)) },
+    // Half a microsecond more, and one and a half, than 3.4.
+    Row { contents: Copied, goal: 1.15, floor: Some(1.44), ..lat(MmlUnr, Udp, &[64], Ours(Cl, Udp)) },
 ];
 
 impl Row {

@@ -16,8 +16,12 @@ const WINDOW: u64 = 64 * ACK_WORDS_MAX as u64;
 /// Body bytes in flight at most (but one message always may be): about what a gigabit network holds for
 /// some milliseconds; more would only fill the receiver's socket buffer.
 const WINDOW_BYTES: usize = 1 << 20;
-/// Messages repeated on one expiry. A burst of all would be lost for the same reason as the first time.
+/// Messages repeated on one expiry, or as many as fill a frame. A burst of all would be lost for the same reason as the
+/// first time.
 const BURST: usize = 16;
+/// So often, at the least, a message is repeated before the peer that does not answer is taken for dead: where nine of ten
+/// frames are lost on either way, one of a hundred comes back, and pauses that double without end would leave ten tries.
+const TRIES_MIN: u32 = 64;
 /// A message is taken for lost when so many later ones have arrived (RFC 5681 uses the same number).
 const OVERTAKEN_BY: u64 = 3;
 /// Arrivals after which an acknowledgement no longer waits for company.
@@ -204,11 +208,18 @@ impl AckSender {
         if self.expiry.is_none_or(|at| at > now) {
             return;
         }
+        let mut burst = (0, 0);
         let missing =
             self.entries.iter().take(self.sent).zip(self.base..).filter(|(entry, _)| !entry.arrived);
-        self.due.extend(missing.map(|(_, number)| number).take(BURST));
+        let repeated = missing.take_while(|(entry, _)| {
+            let (messages, bytes) = burst;
+            burst = (messages + 1, bytes + entry.body.len());
+            messages < BURST || burst.1 < config.frame_bytes
+        });
+        self.due.extend(repeated.map(|(_, number)| number));
         self.backoff = self.backoff.saturating_add(1);
-        self.expiry = (self.sent > 0).then(|| now + rtt.rto(config, self.backoff));
+        let pause_max = (config.dead_after / TRIES_MIN).max(rtt.rto(config, 0));
+        self.expiry = (self.sent > 0).then(|| now + rtt.rto(config, self.backoff).min(pause_max));
     }
 
     /// There is a new session with the same incarnation: what was in flight is sent again.

@@ -187,6 +187,34 @@ fn a_lost_nack_message_is_asked_for_and_a_lost_tail_is_found() {
     }
 }
 
+/// Virtual time until ACK messages that were sent at once have all arrived, where so many of 1000 frames are lost either way.
+fn recovery(seed: u64, lose: u64) -> Duration {
+    let mut world = World::new(seed, 2, Config::default(), Faults::default());
+    let mut last = world.send(0, 1, Delivery::Ack, 10).unwrap();
+    world.run_for(Duration::from_secs(1));
+    world.faults.lose = lose;
+    for _ in 0..200 {
+        last = world.send(0, 1, Delivery::Ack, 20).unwrap();
+    }
+    let start = world.now;
+    while !world.was_delivered(last) {
+        world.run_for(Duration::from_millis(10));
+        assert!(!world.events.iter().any(|(_, event)| matches!(event, Event::Down { .. })), "seed {seed}");
+        assert!(world.now.saturating_since(start) < Duration::from_secs(60), "seed {seed}");
+    }
+    world.now.saturating_since(start)
+}
+
+#[test]
+fn ack_messages_arrive_though_most_frames_are_lost() {
+    for (lose, median_max_ms) in [(100, 50), (500, 100), (750, 300)] {
+        let mut times: Vec<Duration> = (0..15).map(|seed| recovery(seed, lose)).collect();
+        times.sort();
+        println!("{lose} of 1000 lost: {:?}, {:?}, {:?}", times[0], times[7], times[14]);
+        assert!(times[7] < Duration::from_millis(median_max_ms), "{lose} of 1000 lost: {times:?}");
+    }
+}
+
 #[test]
 fn nack_messages_older_than_the_history_are_reported_as_a_gap() {
     let mut world = pair_with(Config { history_messages: 4, ..Config::default() });
