@@ -70,7 +70,7 @@ impl Net {
     }
 
     fn step(&mut self) {
-        self.now = self.now + STEP;
+        self.now += STEP;
         for party in &mut self.parties {
             if party.next_timeout().is_some_and(|at| at <= self.now) {
                 party.handle_timeout(self.now);
