@@ -20,12 +20,14 @@
 pub mod bundler;
 mod monitor;
 pub mod route;
+mod slots;
 mod trails;
 pub mod tree;
 
 pub use bundler::Bundler;
 pub use monitor::{Monitor, Suppressor};
 pub use route::{Routing, Sender, Way};
+pub use slots::{agent_slot, manager_slot};
 pub use trails::ACCUSERS;
 pub use tree::Tree;
 

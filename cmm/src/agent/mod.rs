@@ -20,6 +20,7 @@ use cl::runtime::{Core, Interest, Readiness, Service, Signal, Signals, TimerId, 
 use cl_base::{Incarnation, Time, codec};
 use cmm_core::api::{Notice, Op, Reply};
 use cmm_core::bootstrap::Decision;
+use cmm_core::heartbeat::agent_slot;
 use cmm_core::identity::{NodeId, Role};
 use election::Election;
 use jobs::Jobs;
@@ -268,7 +269,7 @@ impl Agent {
         self.waiting.clear();
         let join = Op::Join { incarnation: self.incarnation, cores: self.cores };
         self.submit(cx, join);
-        cx.set_timer(cx.now() + self.config.heartbeat(), HEARTBEAT);
+        cx.set_timer(self.next_heartbeat(cx.now()), HEARTBEAT);
     }
 
     fn on_notice(&mut self, cx: &mut Cx, notice: Notice) {
@@ -317,10 +318,15 @@ impl Agent {
         }
     }
 
+    fn next_heartbeat(&self, now: Time) -> Time {
+        let place = self.config.nodes.iter().filter(|other| other.id < self.node).count();
+        agent_slot(now, self.config.heartbeat(), place)
+    }
+
     /// Sends a heartbeat and what was bundled (7.1.5), and watches over the group's answers.
     fn on_heartbeat(&mut self, cx: &mut Cx) {
         let now = cx.now();
-        cx.set_timer(now + self.config.heartbeat(), HEARTBEAT);
+        cx.set_timer(self.next_heartbeat(now), HEARTBEAT);
         if self.admitted {
             self.beats.on_period(cx, &mut self.link);
         }

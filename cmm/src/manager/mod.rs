@@ -16,7 +16,7 @@ use cl::runtime::{Core, Interest, Readiness, Service, Signal, Signals, TimerId, 
 use cl_base::{Incarnation, PeerId, Time, codec};
 use cmm_core::api::Op;
 use cmm_core::bootstrap::Decision;
-use cmm_core::heartbeat::{Heartbeat, Monitor, Suppressor};
+use cmm_core::heartbeat::{Heartbeat, Monitor, Suppressor, manager_slot};
 use cmm_core::identity::{NodeId, Role, manager_node};
 use replica::Replicated;
 use replication::{Event, Mode};
@@ -152,7 +152,7 @@ impl Service for Daemon {
         let decision = self.decision.clone();
         self.link.adopt(cx, &decision);
         self.link.connect(cx, Role::Hardcore.peer());
-        cx.set_timer(cx.now() + self.period, PERIOD);
+        cx.set_timer(manager_slot(cx.now(), self.period), PERIOD);
         self.settle(cx);
     }
 
@@ -268,7 +268,7 @@ impl Daemon {
     /// The end of a heartbeat period: bundles go out, silent nodes are suspected (7.1.5).
     fn on_period(&mut self, cx: &mut Cx) {
         let now = cx.now();
-        cx.set_timer(now + self.period, PERIOD);
+        cx.set_timer(manager_slot(now, self.period), PERIOD);
         // A manager that was itself held up for long heard nobody; that says nothing of them.
         if now.saturating_since(self.last_period) > self.suspect_after {
             self.monitor.forgive(now);
