@@ -3,11 +3,12 @@
 use crate::body::Spare;
 use crate::entry::Entry;
 use crate::outcome::Outcomes;
+use crate::queue::Queue;
 use crate::rtt::Rtt;
 use crate::wire::items::ACK_WORDS_MAX;
-use crate::{Body, Config, FailReason, SendStatus};
+use crate::{Config, FailReason, SendStatus};
 use cl_base::Time;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -27,18 +28,10 @@ const OVERTAKEN_BY: u64 = 3;
 /// Arrivals after which an acknowledgement no longer waits for company.
 const UNREPORTED_MAX: u32 = 16;
 
-/// The sending side: a queue whose front is the oldest unacknowledged message.
+/// The sending side: its queue begins with the oldest unacknowledged message.
 #[derive(Debug)]
 pub(crate) struct AckSender {
-    entries: VecDeque<Entry>,
-    /// Number of the front of `entries`; the receiver need not wait for anything below.
-    base: u64,
-    /// How many entries, from the front, were sent at least once.
-    sent: usize,
-    sent_bytes: usize,
-    pub(crate) bytes: usize,
-    /// Sent before, to be sent again.
-    due: BTreeSet<u64>,
+    pub(crate) queue: Queue,
     expiry: Option<Time>,
     backoff: u32,
     outcomes: Outcomes,
@@ -50,81 +43,26 @@ pub(crate) struct Impossible;
 
 impl AckSender {
     pub(crate) fn new(first: u64) -> AckSender {
-        AckSender {
-            entries: VecDeque::new(),
-            base: first,
-            sent: 0,
-            sent_bytes: 0,
-            bytes: 0,
-            due: BTreeSet::new(),
-            expiry: None,
-            backoff: 0,
-            outcomes: Outcomes::new(first),
-        }
-    }
-
-    pub(crate) fn base(&self) -> u64 {
-        self.base
-    }
-
-    pub(crate) fn next_number(&self) -> u64 {
-        self.base + self.entries.len() as u64
-    }
-
-    pub(crate) fn pending(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Messages still to be sent.
-    pub(crate) fn unsent(&self) -> usize {
-        self.entries.len() - self.sent
-    }
-
-    /// Body bytes still to be sent.
-    pub(crate) fn unsent_bytes(&self) -> usize {
-        self.bytes - self.sent_bytes
+        AckSender { queue: Queue::new(first), expiry: None, backoff: 0, outcomes: Outcomes::new(first) }
     }
 
     pub(crate) fn expiry(&self) -> Option<Time> {
         self.expiry
     }
 
-    pub(crate) fn push(&mut self, class: u8, body: Body) -> u64 {
-        self.bytes += body.len();
-        self.entries.push_back(Entry::new(class, body));
-        self.next_number() - 1
-    }
-
-    pub(crate) fn entry(&self, number: u64) -> Option<&Entry> {
-        self.entries.get(usize::try_from(number.checked_sub(self.base)?).ok()?)
-    }
-
     /// The message to send next.
     pub(crate) fn next_to_send(&self) -> Option<u64> {
-        if let Some(number) = self.next_to_repeat() {
+        if let Some(number) = self.queue.next_to_repeat() {
             return Some(number);
         }
-        let entry = self.entries.get(self.sent)?;
-        let room = self.sent == 0 || self.sent_bytes + entry.body.len() <= WINDOW_BYTES;
-        ((self.sent as u64) < WINDOW && room).then_some(self.base + self.sent as u64)
-    }
-
-    /// The message to send next, if it was sent before.
-    pub(crate) fn next_to_repeat(&self) -> Option<u64> {
-        self.due.first().copied()
+        let (entry, sent) = (self.queue.first_unsent()?, self.queue.sent());
+        let room = sent == 0 || self.queue.sent_bytes() + entry.body.len() <= WINDOW_BYTES;
+        ((sent as u64) < WINDOW && room).then_some(self.queue.sent_end())
     }
 
     /// The message from [`AckSender::next_to_send`] was sent.
     pub(crate) fn on_sent(&mut self, now: Time, number: u64, rto: Duration) {
-        let index = (number - self.base) as usize;
-        let entry = &mut self.entries[index];
-        entry.sent = now;
-        entry.attempts += 1;
-        self.due.remove(&number);
-        if index == self.sent {
-            self.sent += 1;
-            self.sent_bytes += entry.body.len();
-        }
+        self.queue.on_sent(now, number);
         if self.expiry.is_none() {
             self.expiry = Some(now + rto);
         }
@@ -141,27 +79,20 @@ impl AckSender {
         config: &Config,
         spare: &mut Spare,
     ) -> Result<Range<u64>, Impossible> {
-        let end = self.base + self.sent as u64;
+        let end = self.queue.sent_end();
         if next > end {
             return Err(Impossible);
         }
-        let old_base = self.base;
+        let old_base = self.queue.base();
         let mut progress = false;
         let mut sample = None;
-        while self.base < next {
-            let entry = self.entries.pop_front().expect("next is not beyond what was sent");
-            if !self.due.is_empty() {
-                self.due.remove(&self.base);
-            }
-            self.base += 1;
-            self.sent -= 1;
-            self.sent_bytes -= entry.body.len();
-            self.bytes -= entry.body.len();
-            spare.give(entry.body);
+        while self.queue.base() < next {
+            let entry = self.queue.pop_sent();
             progress = true;
             if !entry.arrived && entry.attempts == 1 {
                 sample = Some(entry.sent);
             }
+            spare.give(entry.body);
         }
         let mut highest = None;
         let beyond = (0u64..).zip(beyond).filter(|(_, word)| **word != 0);
@@ -170,14 +101,11 @@ impl AckSender {
         });
         for bit in arrived {
             let number = next + 1 + bit;
-            if number < self.base || number >= end {
+            if number < self.queue.base() || number >= end {
                 continue;
             }
             highest = Some(number);
-            let entry = &mut self.entries[(number - self.base) as usize];
-            if !entry.arrived {
-                entry.arrived = true;
-                self.due.remove(&number);
+            if let Some(entry) = self.queue.on_arrived(number) {
                 progress = true;
                 if entry.attempts == 1 {
                     sample = Some(entry.sent);
@@ -192,41 +120,43 @@ impl AckSender {
         }
         if progress {
             self.backoff = 0;
-            self.expiry = (self.sent > 0).then(|| now + rtt.rto(config, 0));
+            self.expiry = (self.queue.sent() > 0).then(|| now + rtt.rto(config, 0));
         }
-        Ok(old_base..self.base)
+        Ok(old_base..self.queue.base())
+    }
+
+    /// What was sent and has not arrived, with its numbers.
+    fn missing(&self) -> impl Iterator<Item = (&Entry, u64)> {
+        self.queue.sent_entries().filter(|(entry, _)| !entry.arrived)
     }
 
     fn repeat_overtaken(&mut self, now: Time, highest: u64, after: Duration) {
-        let lost = self.entries.iter().take(self.sent).zip(self.base..);
-        let lost = lost.take_while(|(_, number)| number + OVERTAKEN_BY <= highest);
-        let lost = lost.filter(|(entry, _)| !entry.arrived && entry.sent + after <= now);
-        self.due.extend(lost.map(|(_, number)| number));
+        let lost = self.missing().take_while(|(_, number)| number + OVERTAKEN_BY <= highest);
+        let lost = lost.filter(|(entry, _)| entry.sent + after <= now);
+        let lost: Vec<u64> = lost.map(|(_, number)| number).collect();
+        self.queue.repeat(lost);
     }
 
     pub(crate) fn on_timeout(&mut self, now: Time, rtt: &Rtt, config: &Config) {
         if self.expiry.is_none_or(|at| at > now) {
             return;
         }
-        let mut burst = (0, 0);
-        let missing =
-            self.entries.iter().take(self.sent).zip(self.base..).filter(|(entry, _)| !entry.arrived);
-        let repeated = missing.take_while(|(entry, _)| {
-            let (messages, bytes) = burst;
-            burst = (messages + 1, bytes + entry.body.len());
-            messages < BURST || burst.1 < config.frame_bytes
+        let (mut messages, mut bytes) = (0, 0);
+        let repeated = self.missing().take_while(|(entry, _)| {
+            (messages, bytes) = (messages + 1, bytes + entry.body.len());
+            messages <= BURST || bytes < config.frame_bytes
         });
-        self.due.extend(repeated.map(|(_, number)| number));
+        let repeated: Vec<u64> = repeated.map(|(_, number)| number).collect();
+        self.queue.repeat(repeated);
         self.backoff = self.backoff.saturating_add(1);
         let pause_max = (config.dead_after / TRIES_MIN).max(rtt.rto(config, 0));
-        self.expiry = (self.sent > 0).then(|| now + rtt.rto(config, self.backoff).min(pause_max));
+        self.expiry = (self.queue.sent() > 0).then(|| now + rtt.rto(config, self.backoff).min(pause_max));
     }
 
     /// There is a new session with the same incarnation: what was in flight is sent again.
     pub(crate) fn on_new_session(&mut self) {
-        let missing =
-            self.entries.iter().take(self.sent).zip(self.base..).filter(|(entry, _)| !entry.arrived);
-        self.due = missing.map(|(_, number)| number).collect();
+        let missing: Vec<u64> = self.missing().map(|(_, number)| number).collect();
+        self.queue.repeat(missing);
         self.backoff = 0;
         self.expiry = None;
     }
@@ -238,31 +168,27 @@ impl AckSender {
 
     /// Repeats a message at once; false if it is not waiting for an acknowledgement.
     pub(crate) fn resend(&mut self, number: u64) -> bool {
-        let waiting = number < self.base + self.sent as u64 && self.entry(number).is_some_and(|e| !e.arrived);
+        let waiting = number < self.queue.sent_end() && self.queue.entry(number).is_some_and(|e| !e.arrived);
         if waiting {
-            self.due.insert(number);
+            self.queue.repeat([number]);
         }
         waiting
     }
 
     /// Gives up everything, or only what was sent before. Returns the numbers given up.
     pub(crate) fn fail(&mut self, reason: FailReason, sent_only: bool) -> Range<u64> {
-        let count = if sent_only { self.sent } else { self.entries.len() };
-        let first = self.base;
-        for entry in self.entries.drain(..count) {
-            self.bytes -= entry.body.len();
-            self.outcomes.fail(self.base, reason);
-            self.base += 1;
-        }
-        (self.sent, self.sent_bytes, self.backoff, self.expiry) = (0, 0, 0, None);
-        self.due.clear();
-        first..self.base
+        let first = self.queue.base();
+        self.queue.clear(sent_only);
+        (self.backoff, self.expiry) = (0, None);
+        let given_up = first..self.queue.base();
+        given_up.clone().for_each(|number| self.outcomes.fail(number, reason));
+        given_up
     }
 
     pub(crate) fn status(&self, number: u64) -> SendStatus {
-        if number >= self.next_number() {
+        if number >= self.queue.next_number() {
             SendStatus::Unknown
-        } else if number >= self.base {
+        } else if number >= self.queue.base() {
             SendStatus::Pending
         } else {
             self.outcomes.status(number)

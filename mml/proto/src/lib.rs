@@ -40,6 +40,7 @@ mod outcome;
 mod pair;
 mod peer;
 mod peers;
+mod queue;
 mod rtt;
 mod seal;
 mod session;

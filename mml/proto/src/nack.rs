@@ -2,13 +2,13 @@
 
 use crate::ack::{Arrival, Impossible};
 use crate::body::Spare;
-use crate::entry::Entry;
 use crate::outcome::Outcomes;
+use crate::queue::Queue;
 use crate::rtt::Rtt;
 use crate::wire::items::RANGES_MAX;
-use crate::{Body, Config, FailReason, SendStatus};
+use crate::{Config, FailReason, SendStatus};
 use cl_base::Time;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -18,14 +18,7 @@ const WINDOW: u64 = 1024;
 /// The sending side: a history of what was sent, then what is still to be sent.
 #[derive(Debug)]
 pub(crate) struct NackSender {
-    entries: VecDeque<Entry>,
-    /// Number of the front of `entries`.
-    base: u64,
-    sent: usize,
-    sent_bytes: usize,
-    /// Body bytes still to be sent.
-    pub(crate) unsent_bytes: usize,
-    due: BTreeSet<u64>,
+    pub(crate) queue: Queue,
     /// The peer has told that it has everything below.
     reported: u64,
     advert_at: Option<Time>,
@@ -37,12 +30,7 @@ pub(crate) struct NackSender {
 impl NackSender {
     pub(crate) fn new(first: u64) -> NackSender {
         NackSender {
-            entries: VecDeque::new(),
-            base: first,
-            sent: 0,
-            sent_bytes: 0,
-            unsent_bytes: 0,
-            due: BTreeSet::new(),
+            queue: Queue::new(first),
             reported: first,
             advert_at: None,
             advert_backoff: 0,
@@ -51,59 +39,20 @@ impl NackSender {
         }
     }
 
-    pub(crate) fn base(&self) -> u64 {
-        self.base
-    }
-
-    /// The number of the first message not yet sent.
-    pub(crate) fn sent_end(&self) -> u64 {
-        self.base + self.sent as u64
-    }
-
-    pub(crate) fn next_number(&self) -> u64 {
-        self.base + self.entries.len() as u64
-    }
-
-    pub(crate) fn unsent(&self) -> usize {
-        self.entries.len() - self.sent
-    }
-
     pub(crate) fn is_settled(&self) -> bool {
-        self.unsent() == 0 && self.reported >= self.sent_end()
+        self.queue.unsent() == 0 && self.reported >= self.queue.sent_end()
     }
 
     pub(crate) fn advert_at(&self) -> Option<Time> {
         self.advert_at
     }
 
-    pub(crate) fn push(&mut self, class: u8, body: Body) -> u64 {
-        self.unsent_bytes += body.len();
-        self.entries.push_back(Entry::new(class, body));
-        self.next_number() - 1
-    }
-
-    pub(crate) fn entry(&self, number: u64) -> Option<&Entry> {
-        self.entries.get(usize::try_from(number.checked_sub(self.base)?).ok()?)
-    }
-
     pub(crate) fn next_to_send(&self) -> Option<u64> {
-        self.next_to_repeat().or_else(|| (self.unsent() > 0).then(|| self.sent_end()))
-    }
-
-    pub(crate) fn next_to_repeat(&self) -> Option<u64> {
-        self.due.first().copied()
+        self.queue.next_to_repeat().or_else(|| (self.queue.unsent() > 0).then(|| self.queue.sent_end()))
     }
 
     pub(crate) fn on_sent(&mut self, now: Time, number: u64, config: &Config, spare: &mut Spare) {
-        let index = (number - self.base) as usize;
-        let entry = &mut self.entries[index];
-        entry.sent = now;
-        entry.attempts += 1;
-        self.due.remove(&number);
-        if index == self.sent {
-            self.sent += 1;
-            self.sent_bytes += entry.body.len();
-            self.unsent_bytes -= entry.body.len();
+        if self.queue.on_sent(now, number) {
             self.advert_backoff = 0;
             self.advert_at = Some(now + config.advert_delay);
             self.trim(config, spare);
@@ -111,24 +60,14 @@ impl NackSender {
     }
 
     fn trim(&mut self, config: &Config, spare: &mut Spare) {
-        while self.sent > config.history_messages || (self.sent > 1 && self.sent_bytes > config.history_bytes)
+        while self.queue.sent() > config.history_messages
+            || self.queue.sent() > 1 && self.queue.sent_bytes() > config.history_bytes
         {
-            if self.base >= self.reported {
-                self.outcomes.forget_through(self.base);
+            if self.queue.base() >= self.reported {
+                self.outcomes.forget_through(self.queue.base());
             }
-            spare.give(self.pop_sent());
+            spare.give(self.queue.pop_sent().body);
         }
-    }
-
-    fn pop_sent(&mut self) -> Body {
-        let entry = self.entries.pop_front().expect("something was sent");
-        if !self.due.is_empty() {
-            self.due.remove(&self.base);
-        }
-        self.base += 1;
-        self.sent -= 1;
-        self.sent_bytes -= entry.body.len();
-        entry.body
     }
 
     /// The peer has everything below `next` and misses `missing`.
@@ -141,27 +80,28 @@ impl NackSender {
         config: &Config,
         spare: &mut Spare,
     ) -> Result<(), Impossible> {
-        if next > self.sent_end() {
+        let end = self.queue.sent_end();
+        if next > end {
             return Err(Impossible);
         }
         self.reported = self.reported.max(next);
-        while self.base < next {
-            spare.give(self.pop_sent());
+        while self.queue.base() < next {
+            spare.give(self.queue.pop_sent().body);
         }
         // A repetition asked for again within a round trip was asked for once too often.
         let patience = rtt.overtaken(config) / 2;
         for (first, count) in missing {
-            let wanted = first.max(self.base)..first.saturating_add(u64::from(count)).min(self.sent_end());
+            let wanted = first.max(self.queue.base())..first.saturating_add(u64::from(count)).min(end);
             for number in wanted {
-                let entry = &self.entries[(number - self.base) as usize];
+                let entry = self.queue.entry(number).expect("within what was sent");
                 if entry.attempts < 2 || entry.sent + patience <= now {
-                    self.due.insert(number);
+                    self.queue.repeat([number]);
                 }
             }
         }
         self.advert_backoff = 0;
         self.advert_due = false;
-        self.advert_at = (self.reported < self.sent_end()).then(|| now + rtt.rto(config, 1));
+        self.advert_at = (self.reported < end).then(|| now + rtt.rto(config, 1));
         Ok(())
     }
 
@@ -176,7 +116,7 @@ impl NackSender {
     }
 
     pub(crate) fn on_new_session(&mut self, now: Time, config: &Config) {
-        if self.reported < self.sent_end() {
+        if self.reported < self.queue.sent_end() {
             self.advert_due = true;
             self.advert_backoff = 0;
             self.advert_at = Some(now + config.advert_delay);
@@ -190,40 +130,30 @@ impl NackSender {
 
     /// Repeats a message at once; false if it is no longer in the history.
     pub(crate) fn resend(&mut self, number: u64) -> bool {
-        let there = number < self.sent_end() && self.entry(number).is_some();
+        let there = number < self.queue.sent_end() && self.queue.entry(number).is_some();
         if there {
-            self.due.insert(number);
+            self.queue.repeat([number]);
         }
         there
     }
 
     /// Gives up everything, or only what was sent before. Returns the numbers given up.
     pub(crate) fn fail(&mut self, reason: FailReason, sent_only: bool) -> Range<u64> {
-        let end = if sent_only { self.sent_end() } else { self.next_number() };
-        let first = self.base.max(self.reported);
-        while self.sent > 0 {
-            self.pop_sent();
-        }
-        while self.base < end {
-            let entry = self.entries.pop_front().expect("unsent messages are left");
-            self.unsent_bytes -= entry.body.len();
-            self.base += 1;
-        }
-        for number in first..end {
-            self.outcomes.fail(number, reason);
-        }
-        self.due.clear();
-        self.reported = self.base;
+        let first = self.queue.base().max(self.reported);
+        self.queue.clear(sent_only);
+        let end = self.queue.base();
+        (first..end).for_each(|number| self.outcomes.fail(number, reason));
+        self.reported = end;
         self.on_session_end();
         first..end
     }
 
     pub(crate) fn status(&self, number: u64) -> SendStatus {
-        if number >= self.next_number() {
+        if number >= self.queue.next_number() {
             SendStatus::Unknown
         } else if number < self.reported {
             self.outcomes.status(number)
-        } else if number >= self.base {
+        } else if number >= self.queue.base() {
             SendStatus::Pending
         } else {
             // Fell out of the history before the peer told anything about it.

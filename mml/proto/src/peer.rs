@@ -148,7 +148,7 @@ impl Peer {
 
     /// Nothing is on its way to it.
     pub(crate) fn is_drained(&self) -> bool {
-        self.ack.pending() == 0 && self.nack.is_settled() && self.unr.is_empty()
+        self.ack.queue.len() == 0 && self.nack.is_settled() && self.unr.is_empty()
     }
 
     /// Whether the last session was ended in good order, by either side.
@@ -159,13 +159,13 @@ impl Peer {
     /// Messages that wait to be sent, and their body bytes.
     #[inline]
     pub(crate) fn unsent(&self) -> (usize, usize) {
-        let bytes = self.ack.unsent_bytes() + self.nack.unsent_bytes + self.unr.body_bytes();
-        (self.ack.unsent() + self.nack.unsent() + self.unr.len(), bytes)
+        let bytes = self.ack.queue.unsent_bytes() + self.nack.queue.unsent_bytes() + self.unr.body_bytes();
+        (self.ack.queue.unsent() + self.nack.queue.unsent() + self.unr.len(), bytes)
     }
 
     /// Larger than every number used so far.
     pub(crate) fn numbers_end(&self) -> u64 {
-        self.unr.next_number().max(self.ack.next_number()).max(self.nack.next_number())
+        self.unr.next_number().max(self.ack.queue.next_number()).max(self.nack.queue.next_number())
     }
 
     pub(crate) fn send(
@@ -183,16 +183,17 @@ impl Peer {
             cx.counters.unr_dropped += 1;
             return Ok(Sequence { delivery, number: self.unr.skip() });
         }
-        let messages = self.ack.pending() + self.nack.unsent() + self.unr.len();
-        let bytes = self.ack.bytes + self.nack.unsent_bytes + self.unr.body_bytes();
+        let (unsent, unsent_bytes) = self.unsent();
+        let messages = self.ack.queue.sent() + unsent;
+        let bytes = self.ack.queue.sent_bytes() + unsent_bytes;
         if messages >= cx.config.queue_messages || bytes + body.len() > cx.config.queue_bytes {
             cx.counters.backpressure += 1;
             return Err(SendError::Backpressure(body.into()));
         }
         let number = match delivery {
             Delivery::Unr => self.unr.push(class, body),
-            Delivery::Ack => self.ack.push(class, cx.spare.keep(body)),
-            Delivery::Nack => self.nack.push(class, cx.spare.keep(body)),
+            Delivery::Ack => self.ack.queue.push(class, cx.spare.keep(body)),
+            Delivery::Nack => self.nack.queue.push(class, cx.spare.keep(body)),
         };
         Ok(Sequence { delivery, number })
     }

@@ -105,11 +105,12 @@ impl Peer {
         }
         if std::mem::take(&mut self.nack.advert_due) {
             owes_answer = true;
-            items::put_advert(writer.items(), self.nack.base(), self.nack.sent_end());
+            items::put_advert(writer.items(), self.nack.queue.base(), self.nack.queue.sent_end());
         }
         loop {
             // Urgency first: what was lost holds others up, and UNR messages age.
-            let repeats = [self.ack.next_to_repeat().is_some(), self.nack.next_to_repeat().is_some()];
+            let repeats =
+                [self.ack.queue.next_to_repeat().is_some(), self.nack.queue.next_to_repeat().is_some()];
             if repeats == [false, false]
                 && let Some((number, class, content)) = self.unr.front()
             {
@@ -118,16 +119,16 @@ impl Peer {
                 }
                 self.unr.pop(&mut cx.spare);
             } else if let Some(number) = self.ack.next_to_send().filter(|_| repeats != [false, true]) {
-                let entry = self.ack.entry(number).expect("it is to be sent");
-                if !writer.push(ACK, number, self.ack.base(), entry.class, entry.body.content()) {
+                let entry = self.ack.queue.entry(number).expect("it is to be sent");
+                if !writer.push(ACK, number, self.ack.queue.base(), entry.class, entry.body.content()) {
                     break;
                 }
                 cx.counters.retransmitted += u64::from(entry.attempts > 0);
                 self.ack.on_sent(now, number, rto);
                 owes_answer = true;
             } else if let Some(number) = self.nack.next_to_send() {
-                let entry = self.nack.entry(number).expect("it is to be sent");
-                if !writer.push(NACK, number, self.nack.base(), entry.class, entry.body.content()) {
+                let entry = self.nack.queue.entry(number).expect("it is to be sent");
+                if !writer.push(NACK, number, self.nack.queue.base(), entry.class, entry.body.content()) {
                     break;
                 }
                 cx.counters.retransmitted += u64::from(entry.attempts > 0);
