@@ -123,6 +123,22 @@ impl Group {
         Group { now, members, replicas, client, wire: VecDeque::new(), messages: 0 }
     }
 
+    /// Orders and executes as many operations at once as a client may have outstanding: what waits while the
+    /// first batches are under way shares the next ones.
+    ///
+    /// # Panics
+    /// As [`Group::order`].
+    pub fn order_window(&mut self, op: &[u8]) -> u64 {
+        self.now += Duration::from_micros(100);
+        let mut submitted = 0;
+        while self.client.has_room() {
+            self.client.submit(self.now, op.to_vec()).expect("there is room");
+            submitted += 1;
+        }
+        assert_eq!(self.run(), submitted, "the group did not answer");
+        submitted
+    }
+
     /// Orders and executes one operation: from the client's request to f+1 equal replies at the client.
     ///
     /// # Panics
@@ -130,12 +146,17 @@ impl Group {
     pub fn order(&mut self, op: Vec<u8>) {
         self.now += Duration::from_micros(100);
         self.client.submit(self.now, op).expect("nothing is outstanding");
-        let mut done = false;
+        assert_eq!(self.run(), 1, "the group did not answer");
+    }
+
+    /// Hands messages over until there are none; gives the number of operations completed.
+    fn run(&mut self) -> u64 {
+        let mut done = 0;
         loop {
             while let Some(effect) = self.client.poll_effect() {
                 match effect {
                     ClientEffect::Send { to, bytes } => self.wire.push_back((CLIENT, to, bytes)),
-                    ClientEffect::Completed { .. } => done = true,
+                    ClientEffect::Completed { .. } => done += 1,
                     _ => {}
                 }
             }
@@ -153,7 +174,7 @@ impl Group {
                 None => self.client.on_message(self.now, from, &bytes),
             }
         }
-        assert!(done, "the group did not answer");
+        done
     }
 
     /// Messages handed over so far.

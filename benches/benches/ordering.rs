@@ -30,5 +30,22 @@ fn ordering(c: &mut Criterion) {
     bench.finish();
 }
 
-criterion_group!(benches, ordering);
+/// Throughput with a full window of one client.
+fn saturated(c: &mut Criterion) {
+    let mut bench = c.benchmark_group("order a window of operations");
+    let cases = [
+        ("unreplicated, MACs", 1, 1, Authentication::Macs),
+        ("3 active + 1 spare, signed", 4, 3, Authentication::Signed),
+        ("3 active + 1 spare, MACs", 4, 3, Authentication::Macs),
+    ];
+    for (name, members, active, authentication) in cases {
+        let mut group = Group::new(members, active, authentication);
+        let op = vec![7; 64];
+        bench.throughput(Throughput::Elements(group.order_window(&op)));
+        bench.bench_function(format!("{name}/64 B"), |b| b.iter(|| group.order_window(black_box(&op))));
+    }
+    bench.finish();
+}
+
+criterion_group!(benches, ordering, saturated);
 criterion_main!(benches);

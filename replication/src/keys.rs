@@ -1,11 +1,13 @@
 //! Digests, signatures and what is signed.
 
 use crate::config::{Config, MemberId};
+use blake3::hazmat::{ContextKey, HasherExt, hash_derive_key_context};
 use borsh::{BorshDeserialize, BorshSerialize};
 use cl_base::PeerId;
 use cl_base::codec;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
+use std::sync::OnceLock;
 
 /// A signature over a 32-byte digest; Ed25519 in production.
 pub type Signature = [u8; 64];
@@ -66,6 +68,8 @@ pub(crate) enum Domain {
 }
 
 impl Domain {
+    const COUNT: usize = Domain::State as usize + 1;
+
     fn context(self) -> &'static str {
         match self {
             Domain::Request => "ghidrah replication 1 request",
@@ -84,9 +88,13 @@ impl Domain {
     }
 }
 
+/// The key that BLAKE3 derives from each context, computed once: as much work as hashing a short message.
+static CONTEXT_KEYS: [OnceLock<ContextKey>; Domain::COUNT] = [const { OnceLock::new() }; Domain::COUNT];
+
 /// Digest of raw bytes in a domain.
 pub(crate) fn hash(domain: Domain, bytes: &[u8]) -> Digest {
-    let mut hasher = blake3::Hasher::new_derive_key(domain.context());
+    let key = CONTEXT_KEYS[domain as usize].get_or_init(|| hash_derive_key_context(domain.context()));
+    let mut hasher = blake3::Hasher::new_from_context_key(key);
     hasher.update(bytes);
     Digest(*hasher.finalize().as_bytes())
 }

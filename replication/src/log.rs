@@ -88,7 +88,7 @@ impl Slot {
 
     /// Forgets what belongs to the current view only. P, bodies and what was executed survive every view
     /// (PROTOCOL.md 2.3).
-    pub(crate) fn leave_view(&mut self) {
+    fn leave_view(&mut self) {
         self.accepted = None;
         self.held = None;
         self.prepares.clear();
@@ -101,13 +101,15 @@ impl Slot {
 #[derive(Debug)]
 pub(crate) struct Log {
     stable: Rsn,
+    /// Everything up to here is committed in the current view, or stable.
+    committed: Rsn,
     window: u64,
     slots: BTreeMap<Rsn, Slot>,
 }
 
 impl Log {
     pub(crate) fn new(window: u64) -> Log {
-        Log { stable: 0, window, slots: BTreeMap::new() }
+        Log { stable: 0, committed: 0, window, slots: BTreeMap::new() }
     }
 
     pub(crate) fn in_window(&self, rsn: Rsn) -> bool {
@@ -135,10 +137,42 @@ impl Log {
         self.slots.iter_mut().map(|(rsn, slot)| (*rsn, slot))
     }
 
+    /// A position is committed in the current view.
+    pub(crate) fn commit(&mut self, rsn: Rsn) {
+        if let Some(slot) = self.slots.get_mut(&rsn) {
+            slot.committed = true;
+        }
+        self.advance();
+    }
+
+    fn advance(&mut self) {
+        while self.slots.get(&(self.committed + 1)).is_some_and(|slot| slot.committed) {
+            self.committed += 1;
+        }
+    }
+
+    /// The first position above h that is not committed in the current view.
+    pub(crate) fn first_uncommitted(&self) -> Rsn {
+        self.committed + 1
+    }
+
+    /// Positions from the first that is not committed in the current view.
+    pub(crate) fn uncommitted(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.range(self.committed + 1..).map(|(_, slot)| slot).filter(|slot| !slot.committed)
+    }
+
+    /// What belongs to the current view only is forgotten.
+    pub(crate) fn leave_view(&mut self) {
+        self.committed = self.stable;
+        self.slots.values_mut().for_each(Slot::leave_view);
+    }
+
     /// The stable checkpoint has moved to `stable`: everything at or below is gone.
     pub(crate) fn truncate(&mut self, stable: Rsn) {
         assert!(stable >= self.stable, "the stable checkpoint never goes back");
         self.stable = stable;
+        self.committed = self.committed.max(stable);
         self.slots = self.slots.split_off(&(stable + 1));
+        self.advance();
     }
 }

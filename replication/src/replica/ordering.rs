@@ -367,7 +367,7 @@ impl<S: StateMachine> Replica<S> {
             return;
         }
         if slot.commits.values().filter(|digest| **digest == accepted.digest).count() >= needed {
-            slot.committed = true;
+            self.log.commit(rsn);
             self.execute_ready();
         }
     }

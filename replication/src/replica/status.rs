@@ -17,7 +17,7 @@ pub(super) fn bit(member: MemberId) -> u64 {
 
 impl<S: StateMachine> Replica<S> {
     pub(super) fn send_status(&mut self) {
-        let base = self.status_base();
+        let base = self.log.first_uncommitted();
         let known = self.log.iter().next_back().map_or(0, |(rsn, _)| rsn);
         let slots = (base..=known).take(STATUS_SLOTS_MAX).map(|rsn| self.slot_status(rsn)).collect();
         let status = Status {
@@ -36,15 +36,6 @@ impl<S: StateMachine> Replica<S> {
             slots,
         };
         self.broadcast(&Message::Status(status));
-    }
-
-    /// The first position above h that the current view has not committed here.
-    fn status_base(&self) -> Rsn {
-        let mut base = self.stable.rsn + 1;
-        while self.log.get(base).is_some_and(|slot| slot.committed) {
-            base += 1;
-        }
-        base
     }
 
     fn slot_status(&self, rsn: Rsn) -> SlotStatus {
@@ -99,7 +90,7 @@ impl<S: StateMachine> Replica<S> {
         }
         let proposed = status.slots.iter().rposition(|slot| slot.proposed).map_or(0, |i| i as u64 + 1);
         let known = status.base.saturating_add(proposed).saturating_sub(1);
-        let base = self.status_base();
+        let base = self.log.first_uncommitted();
         let has_body = |rsn| self.log.get(rsn).is_some_and(|slot| slot.body().is_some());
         self.may_vote() && known >= base && (base < status.base || (base..=known).any(|rsn| !has_body(rsn)))
     }
@@ -161,6 +152,6 @@ impl<S: StateMachine> Replica<S> {
 
     /// Sends a member that has been asked to vote only now what is under way.
     pub(super) fn resend_uncommitted(&mut self, to: MemberId) {
-        self.resend(to, self.status_base(), &[]);
+        self.resend(to, self.log.first_uncommitted(), &[]);
     }
 }

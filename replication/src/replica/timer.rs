@@ -92,7 +92,7 @@ impl<S: StateMachine> Replica<S> {
     }
 
     fn has_uncommitted(&self) -> bool {
-        self.log.iter().any(|(_, slot)| (slot.accepted.is_some() || slot.held.is_some()) && !slot.committed)
+        self.log.uncommitted().any(|slot| slot.accepted.is_some() || slot.held.is_some())
     }
 
     /// Whether STATUS should be frequent.

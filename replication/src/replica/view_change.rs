@@ -97,9 +97,7 @@ impl<S: StateMachine> Replica<S> {
         self.active = self.config.active(next);
         self.wide = None;
         self.unjustified = None;
-        for (_, slot) in self.log.iter_mut() {
-            slot.leave_view();
-        }
+        self.log.leave_view();
     }
 
     /// The view for which the own VIEW-CHANGE is out; 0 if there is none.
@@ -311,9 +309,7 @@ impl<S: StateMachine> Replica<S> {
         self.executed_in_view = 0;
         self.tag = tag_of(&self.config, view, &self.active, stable, order.iter().map(|(d, _)| *d));
         self.installed = Some(installed);
-        for (_, slot) in self.log.iter_mut() {
-            slot.leave_view();
-        }
+        self.log.leave_view();
         if self.mutated(Mutation::SpareForgets) && !self.is_active() {
             self.log.iter_mut().for_each(|(_, slot)| slot.certificate = None);
         }
