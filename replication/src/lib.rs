@@ -27,6 +27,9 @@
 //! * Q names what was accepted with its body, voted for or not: rule 4 needs no more than that a correct member
 //!   accepted it, and it need not be written a second time. Of one position it keeps the digests of the last 32
 //!   views in which there was another one.
+//! * A request with MACs ([`ClientAuthentication`]) is waited for by the primary alone, and dropped when the view
+//!   ends: it may be good for one member only. A client that gets no answer in time signs what it sends again,
+//!   and for a while what follows.
 //! * T_req is doubled for fruitless views like T_nv. It is not raised to eight measured commit times: a primary
 //!   that is slow on purpose could stretch that for ever.
 //! * T_nv starts after q VIEW-CHANGEs for v' or later views: with those for v' alone, correct members wait for
