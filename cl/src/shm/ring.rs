@@ -234,22 +234,21 @@ impl Producer {
         let at = self.at;
         self.at += need as u64;
         match self.held {
-            None => {
-                self.held = Some((at, header));
-                self.fetch(ring);
-            }
+            None => self.held = Some((at, header)),
             Some((held, _)) => {
                 // Seen only by those who have seen the header that is held.
                 ring[index].store(header, Ordering::Relaxed);
                 if self.at - held >= (ring.len() / HELD_PART) as u64 {
                     self.release(ring);
+                    self.fetch(ring);
                 }
             }
         }
     }
 
     /// Asks for the lines that are written next: as many as are then filled while those behind them are under way, of those that
-    /// the consumer is known to be done with.
+    /// the consumer is known to be done with. Only for one who writes much, and behind what was released: it would wait for these
+    /// lines.
     #[inline]
     fn fetch(&mut self, ring: &[AtomicU64]) {
         let until = (self.at + 2 * (ring.len() / HELD_PART) as u64).min(self.consumed + ring.len() as u64);
