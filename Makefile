@@ -8,7 +8,7 @@ help:
 	@echo "make demo    six nodes, an MPI job, a killed primary manager: watch the job finish (DEMO='--kill node')"
 	@echo "make test    format, lints, all tests; the slowest are listed at the end"
 	@echo "make bench   benchmarks; the messaging layers beside other systems, into docs/PERFORMANCE.md"
-	@echo "make build   the programs, in target/release"
+	@echo "make build   the programs and RCL's provider for MPI, in target/release"
 	@echo "make clean   remove what was built and installed under target/"
 
 setup:
@@ -16,6 +16,7 @@ setup:
 
 build: setup
 	cargo build --release --workspace --bins
+	cargo build --release -p rcl-ofi
 
 demo: build
 	MPICC=$(CURDIR)/target/mpi/venv/bin/mpicc target/release/ghidrah demo $(DEMO)

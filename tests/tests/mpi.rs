@@ -37,3 +37,17 @@ fn c_and_python_programs_run_with_either_library() {
     cluster.cli(FOUR_NODES.iter().chain(&script)).succeeded().saying(&["ring of 4", "token OK"]);
     cluster.down();
 }
+
+#[test]
+fn mpi_messages_travel_by_rcl_if_so_asked() {
+    let cluster = Cluster::start();
+    let (python, ring) = (python(), repository().join("tests/programs/ring.py"));
+    let script = [python.to_str().unwrap(), ring.to_str().unwrap()];
+    let by_rcl = ["--transport", "rcl", "--env", "MPIR_CVAR_DEBUG_SUMMARY=1"];
+    // Each on a node of its own, and two on each.
+    for ranks in [&FOUR_NODES[..], &["run", "-n", "4"]] {
+        let run = cluster.cli(ranks.iter().chain(&by_rcl).chain(&script)).succeeded();
+        run.saying(&["libfabric provider: rcl", "ring of 4", "token OK"]);
+    }
+    cluster.down();
+}

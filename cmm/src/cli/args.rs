@@ -90,6 +90,7 @@ const RUN_HELP: &str = "Examples:
   ghidrah run -n 4 --per-node 1 ./pi 10     on four different nodes
   ghidrah run -n 2 python3 script.py        mpi4py; no mpiexec is needed
   ghidrah run -n 4 --requeue ./app          again from the start if a node dies
+  ghidrah run -n 4 --transport rcl ./app    MPICH's messages travel by RCL
 
 The ranks get this shell's environment (UTF-8 variables; with the arguments up to 48 KiB) and working
 directory, and nothing on standard input. Ctrl-C cancels the job; so does a terminal that takes no output
@@ -176,6 +177,9 @@ pub struct JobOptions {
     /// Put the job back into the queue if a node dies under it, instead of failing it.
     #[arg(long)]
     pub requeue: bool,
+    /// What carries the messages of an MPI job.
+    #[arg(long, value_enum, default_value_t)]
+    pub transport: super::transport::Transport,
     /// An environment variable for the ranks, besides this shell's (repeatable).
     #[arg(long = "env", value_name = "NAME=VALUE")]
     pub env: Vec<String>,

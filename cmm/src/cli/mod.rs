@@ -8,6 +8,7 @@ mod query;
 pub mod render;
 mod run;
 pub mod stat;
+pub mod transport;
 mod updown;
 
 use crate::layout::Layout;

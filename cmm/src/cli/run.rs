@@ -140,14 +140,17 @@ fn spec(options: JobOptions, output: Output) -> Result<JobSpec, Failure> {
         .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
         .filter(|(k, _)| !ENV_DROPPED.iter().any(|p| k.starts_with(p)))
         .collect();
+    // What the user says himself comes last.
+    let mut set = options.transport.variables()?;
     for pair in &options.env {
         match pair.split_once('=') {
-            Some((k, v)) if !k.is_empty() => {
-                env.retain(|(known, _)| known != k);
-                env.push((k.to_owned(), v.to_owned()));
-            }
+            Some((k, v)) if !k.is_empty() => set.push((k.to_owned(), v.to_owned())),
             _ => return Err(format!("--env {pair:?} must be NAME=VALUE").into()),
         }
+    }
+    for (name, value) in set {
+        env.retain(|(known, _)| *known != name);
+        env.push((name, value));
     }
     env.sort();
     Ok(JobSpec {

@@ -2,7 +2,7 @@
 //!
 //! Nothing here runs by itself: whoever reads completions drives it ([`Engine::progress`]).
 
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod peers;
 mod receive;

@@ -26,7 +26,7 @@ mod queues;
 mod settings;
 mod wire;
 
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing {
     //! What others say, arbitrary.

@@ -77,7 +77,7 @@ impl Settings {
 }
 
 /// What is meant when the environment says nothing.
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 impl Default for Settings {
     fn default() -> Settings {
         Settings::from(|_| None).expect("the defaults are right")

@@ -1,4 +1,4 @@
-//! Whatever a rank of the job may say, for the fuzzer.
+//! Whatever a rank of the job may say, for the fuzzer and for a test.
 
 use super::{Access, Engine, Region, Shared};
 use crate::abi::{FI_ADDR_UNSPEC, Iovec};
@@ -57,4 +57,47 @@ pub fn messages(input: &[u8]) {
         (0, 0),
         "nothing is left of a peer that is gone"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::HEAD_LEN;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    /// Small numbers, as those of operations, keys and offsets are, and any.
+    fn number() -> impl Strategy<Value = u64> {
+        prop_oneof![3 => 0..5_u64, 1 => (1 << 12) - 8..(1 << 12) + 8_u64, 1 => any::<u64>()]
+    }
+
+    /// A message whose head is one, with a body of numbers or of any bytes.
+    fn message() -> impl Strategy<Value = Vec<u8>> {
+        let numbers = vec(number(), 0..8).prop_map(|n| n.iter().flat_map(|n| n.to_le_bytes()).collect());
+        let body = prop_oneof![3 => numbers, 1 => vec(any::<u8>(), 0..40)];
+        (1..9_u8, 0..16_u8, number(), number(), number(), body).prop_map(
+            |(kind, flags, operation, tag, data, body): (u8, u8, u64, u64, u64, Vec<u8>)| {
+                let mut bytes = vec![kind, flags, 0, 0];
+                bytes.extend_from_slice(&(operation as u32).to_le_bytes());
+                bytes.extend_from_slice(&tag.to_le_bytes());
+                bytes.extend_from_slice(&data.to_le_bytes());
+                assert_eq!(bytes.len(), HEAD_LEN);
+                bytes.extend_from_slice(&body);
+                bytes
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+        #[test]
+        fn nothing_that_a_peer_says_makes_an_endpoint_panic(all in vec(message(), 0..40)) {
+            let mut input = Vec::new();
+            for message in all {
+                input.push(message.len() as u8);
+                input.extend_from_slice(&message);
+            }
+            messages(&input);
+        }
+    }
 }
