@@ -171,7 +171,9 @@ struct Link {
     out_number: u32,
     /// The same of the peer, once it is known.
     from: Option<(ChannelId, u32)>,
-    /// A call of the peer that counts if it refuses ours.
+    /// The connection is our call, which the peer has answered.
+    is_our_call: bool,
+    /// A call of the peer that counts if it refuses ours, or ours ends before that call is taken back.
     other: Option<(ChannelId, u32)>,
     waiting: VecDeque<Waiting>,
     /// Bytes of messages in there.
@@ -195,6 +197,7 @@ impl Link {
             out,
             out_number,
             from,
+            is_our_call: false,
             other: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -559,7 +562,7 @@ impl Links {
         }
         let link = self.link(index);
         if done && link.fin_queued && link.fin_received {
-            self.end(index, CloseReason::Graceful);
+            self.end_for_other(cl, index, CloseReason::Graceful);
         }
     }
 
@@ -640,8 +643,9 @@ impl Links {
             self.take_call(cl, index, channel, number);
             return None;
         }
+        link.other = link.other.filter(|(open, _)| *open != channel);
         if link.out == channel || link.from.is_some_and(|(from, _)| from == channel) {
-            self.end(index, CloseReason::Dead);
+            self.end_for_other(cl, index, CloseReason::Dead);
         }
         None
     }
@@ -703,6 +707,7 @@ impl Links {
         match kind {
             Kind::Welcome if of_ours && !link.is_open() => {
                 link.from = Some((channel, number));
+                link.is_our_call = true;
                 self.pump_link(cl, index);
                 return Arrival::Event(Event::Connected(from));
             }
@@ -715,13 +720,7 @@ impl Links {
                 self.stale += 1;
                 return Arrival::Nothing;
             }
-            Kind::Reset => {
-                let other = link.other;
-                self.end(index, CloseReason::Reset);
-                if let Some((channel, number)) = other {
-                    self.be_called(cl, from, channel, number);
-                }
-            }
+            Kind::Reset => self.end_for_other(cl, index, CloseReason::Reset),
             Kind::Fin => {
                 link.fin_received = true;
                 link.fin_wanted = true;
@@ -746,8 +745,8 @@ impl Links {
     ) {
         if let Some(index) = self.find(from) {
             let link = self.link(index);
-            if !link.is_open() && cl.me() < from {
-                // Both have called at once, and our call counts.
+            if (!link.is_open() || link.is_our_call) && cl.me() < from {
+                // Both have called at once, and our call counts. The answer to it may have overtaken the peer's call.
                 link.other = Some((channel, number));
                 return;
             }
@@ -770,6 +769,15 @@ impl Links {
         self.be_called(cl, from, channel, number);
     }
 
+    /// Ends a connection; a call of the peer that was not taken back is the next one.
+    fn end_for_other(&mut self, cl: &mut Endpoint, index: usize, reason: CloseReason) {
+        let (peer, other) = (self.link(index).peer, self.link(index).other);
+        self.end(index, reason);
+        if let Some((channel, number)) = other {
+            self.be_called(cl, peer, channel, number);
+        }
+    }
+
     /// The peer's call is a new connection.
     fn be_called(&mut self, cl: &mut Endpoint, peer: PeerId, channel: ChannelId, number: u32) {
         let index = self.add(Link::new(peer, channel, number, None));
@@ -781,6 +789,7 @@ impl Links {
         let link = self.link(index);
         let peer = link.peer;
         (link.out, link.out_number, link.from) = (channel, number, Some((channel, number)));
+        link.is_our_call = false;
         self.tell(cl, channel, number, Kind::Welcome);
         self.events.push_back(Event::Connected(peer));
         self.pump_link(cl, index);
