@@ -152,7 +152,7 @@ impl Client {
             views: BTreeMap::new(),
             outvoted: BTreeSet::new(),
             inbox: None,
-            reads: Reads::default(),
+            reads: Reads::new(first_t),
             effects: VecDeque::new(),
             refused: 0,
         }

@@ -253,14 +253,14 @@ fn a_read_needs_all_active_members_and_no_order() {
     client.read(NOW, b"q".to_vec()).unwrap();
     assert_eq!(effects(&mut client).len(), 3, "to the active members");
     for from in [0, 1] {
-        read_reply(&config, &mut client, from, 1, Some((0, 0b0111, b"r")));
-        read_reply(&config, &mut client, from, 1, Some((0, 0b0111, b"r")));
+        read_reply(&config, &mut client, from, 101, Some((0, 0b0111, b"r")));
+        read_reply(&config, &mut client, from, 101, Some((0, 0b0111, b"r")));
     }
     assert_eq!(reads_of(&config, &mut client), (0, vec![]), "w are not enough");
     // A spare that passes itself off as active does not stand for the one that is missing.
-    read_reply(&config, &mut client, 3, 1, Some((0, 0b0111, b"r")));
+    read_reply(&config, &mut client, 3, 101, Some((0, 0b0111, b"r")));
     assert_eq!(reads_of(&config, &mut client), (0, vec![]));
-    read_reply(&config, &mut client, 2, 1, Some((0, 0b0111, b"r")));
+    read_reply(&config, &mut client, 2, 101, Some((0, 0b0111, b"r")));
     assert_eq!(reads_of(&config, &mut client), (0, vec![Some(b"r".to_vec())]));
 }
 
@@ -274,7 +274,7 @@ fn a_read_with_different_answers_or_none_is_ordered() {
         [Some((0, 0b0111, b"r")), None],
     ];
     for (i, [first, second]) in answers.into_iter().enumerate() {
-        let (nonce, t) = (i as u64 + 1, i as u64 + 100);
+        let (nonce, t) = (i as u64 + 101, i as u64 + 100);
         client.read(NOW, b"q".to_vec()).unwrap();
         effects(&mut client);
         read_reply(&config, &mut client, 0, nonce, first);

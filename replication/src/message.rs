@@ -186,6 +186,11 @@ pub mod forge {
         tag_of(config, *view, active, *stable, order.iter().map(|(digest, _)| *digest))
     }
 
+    /// The digest of a result.
+    pub fn digest_of_result(result: &[u8]) -> Digest {
+        result_digest(result)
+    }
+
     /// The digest under which a body is voted on.
     pub fn digest_of_body(config: &Config, rsn: Rsn, body: &Body) -> Digest {
         body_digest(config, rsn, body)

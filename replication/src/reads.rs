@@ -33,6 +33,11 @@ pub(crate) struct Reads {
 }
 
 impl Reads {
+    /// Numbers begin above `first`: late answers to an earlier life of the client must not be taken for new ones.
+    pub(crate) fn new(first: u64) -> Reads {
+        Reads { next: first, ..Reads::default() }
+    }
+
     /// Reads not completed.
     pub(crate) fn len(&self) -> usize {
         self.asked.len() + self.to_order.len() + self.ordered.len()

@@ -28,6 +28,7 @@ pub(crate) struct Failure {
 pub(crate) struct Total {
     seeds: u64,
     operations: u64,
+    reads: u64,
     notifications: u64,
     faults: Counts,
     events: Counts,
@@ -110,6 +111,7 @@ impl Total {
     fn add(&mut self, report: &Report) {
         self.seeds += 1;
         self.operations += report.completed;
+        self.reads += report.reads;
         self.notifications += report.notified;
         self.slowest = self.slowest.max((report.slowest_after, report.seed));
         for (kind, count) in &report.faults {
@@ -127,13 +129,14 @@ impl Total {
         };
         format!(
             "events: {}\nslowest operation after the heal: {:?} (seed {})\n\
-             {} seeds in {:.0} s, {} operations, {} notifications; faults: {}; {} seeds with violations",
+             {} seeds in {:.0} s, {} operations, {} reads, {} notifications; faults: {}; {} seeds with violations",
             list(&self.events),
             self.slowest.0,
             self.slowest.1,
             self.seeds,
             self.seconds,
             self.operations,
+            self.reads,
             self.notifications,
             list(&self.faults),
             self.failures.len()
@@ -151,6 +154,7 @@ impl Total {
             "seeds": self.seeds,
             "seconds": self.seconds,
             "operations": self.operations,
+            "reads": self.reads,
             "notifications": self.notifications,
             "faults": self.faults,
             "events": self.events,

@@ -18,6 +18,8 @@ pub struct Report {
     pub faults: BTreeMap<&'static str, u64>,
     /// Operations completed.
     pub completed: u64,
+    /// Reads completed.
+    pub reads: u64,
     /// Notifications delivered.
     pub notified: u64,
     /// View changes, checkpoints, transfers and the like, by kind.
@@ -26,6 +28,14 @@ pub struct Report {
     pub slowest_after: Duration,
     /// Things that happened in the run.
     pub steps: u64,
+}
+
+/// A read of how many commands were executed.
+struct Read {
+    client: PeerId,
+    began: Time,
+    ended: Time,
+    size: usize,
 }
 
 struct Operation {
@@ -44,6 +54,7 @@ pub(crate) struct Judge {
     reached: BTreeMap<MemberId, u64>,
     quorum: usize,
     operations: BTreeMap<(PeerId, u64), Operation>,
+    reads: Vec<Read>,
     delivered: BTreeMap<PeerId, BTreeMap<u64, Vec<u8>>>,
     /// The next notification in the present life of each client.
     next_notification: BTreeMap<PeerId, u64>,
@@ -150,6 +161,18 @@ impl Judge {
         }
     }
 
+    pub(crate) fn read(&mut self, client: PeerId, began: Time, ended: Time, result: Option<Vec<u8>>) {
+        self.report.reads += 1;
+        match result.map(<[u8; 8]>::try_from) {
+            Some(Ok(size)) => {
+                let size = u64::from_le_bytes(size) as usize;
+                self.reads.push(Read { client, began, ended, size });
+            }
+            Some(Err(_)) => self.object(format!("reads: {client} got what is no size")),
+            None => self.object(format!("reads: a read of {client} was refused as stale")),
+        }
+    }
+
     pub(crate) fn stale(&mut self, client: PeerId, nonce: u64) {
         self.object(format!("operation {nonce} of {client} was refused as stale"));
     }
@@ -249,6 +272,28 @@ impl Judge {
             let before = highest.partition_point(|(at, _)| *at < operation.submitted);
             if before > 0 && highest[before - 1].1 >= *i {
                 objections.push(format!("operation {nonce} of {client} was ordered before an older one"));
+            }
+        }
+        // A read sees what was completed before it began, and nothing that was submitted after it ended; and one
+        // that began after another had ended sees no less.
+        let mut seen: Vec<(Time, usize)> = self.reads.iter().map(|r| (r.ended, r.size)).collect();
+        seen.sort_unstable();
+        for at in 1..seen.len() {
+            seen[at].1 = seen[at].1.max(seen[at - 1].1);
+        }
+        for Read { client, began, ended, size } in &self.reads {
+            let below = |ends: &[(Time, usize)]| {
+                let before = ends.partition_point(|(at, _)| at < began);
+                before.checked_sub(1).map(|last| ends[last].1)
+            };
+            if below(&highest).is_some_and(|i| i >= *size) || below(&seen).is_some_and(|s| s > *size) {
+                objections.push(format!("reads: {client} read an old state, of {size} commands"));
+            }
+            let later = |((client, nonce), operation): (&(PeerId, u64), &Operation)| {
+                operation.submitted > *ended && position.get(&(*client, *nonce)).is_some_and(|i| i < size)
+            };
+            if *size > ledger.history.len() || self.operations.iter().any(later) {
+                objections.push(format!("reads: {client} read a state of {size} commands too early"));
             }
         }
         for (client, delivered) in &self.delivered {

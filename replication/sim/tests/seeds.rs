@@ -12,17 +12,19 @@ fn options(seed: u64) -> Options {
 
 #[test]
 fn whatever_fails_within_f_the_judges_have_nothing_to_object_to() {
-    let (mut completed, mut notified, mut views, mut transfers) = (0, 0, 0, 0);
+    let (mut completed, mut read, mut notified, mut views, mut transfers) = (0, 0, 0, 0, 0);
     for seed in 1..=SEEDS {
         let report = run(options(seed));
         assert!(report.violations.is_empty(), "seed {seed}: {:?}", report.violations);
         completed += report.completed;
+        read += report.reads;
         notified += report.notified;
         views += report.events.get("views installed").unwrap_or(&0);
         transfers += report.events.get("states transferred").unwrap_or(&0);
     }
     // The runs did something.
     assert!(completed > 20 * SEEDS, "{completed} operations");
+    assert!(read > 5 * SEEDS, "{read} reads");
     assert!(notified > 5 * SEEDS, "{notified} notifications");
     assert!(views > SEEDS / 2, "{views} views");
     assert!(transfers > SEEDS, "{transfers} transfers");
@@ -76,7 +78,9 @@ fn more_than_f_faulty_members_are_noticed() {
 #[test]
 #[cfg_attr(debug_assertions, ignore = "needs over a thousand seeds")]
 fn broken_rules_are_noticed() {
-    for mutation in [Mutation::NoFreeze, Mutation::CheckpointQuorumWeak, Mutation::UnpersistedP] {
+    for mutation in
+        [Mutation::NoFreeze, Mutation::CheckpointQuorumWeak, Mutation::UnpersistedP, Mutation::WeakReadQuorum]
+    {
         assert!(noticed(Sabotage::Mutation(mutation), 3000).is_some(), "{mutation:?}");
     }
 }

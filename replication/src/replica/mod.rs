@@ -148,6 +148,9 @@ pub struct Replica<S> {
     wide: Option<Rsn>,
     /// maxO(v): up to here the NEW-VIEW decided what is proposed.
     max_o: Rsn,
+    /// The highest position that was prepared before a restart in this view: it may have been executed and
+    /// acknowledged then, and is executed again only as COMMITs are collected again.
+    prepared_before: Rsn,
     /// How the current view, or the last one installed, was justified.
     installed: Option<InstalledView>,
     /// The own VIEW-CHANGE for `view`, resent verbatim.
@@ -214,6 +217,7 @@ impl<S: StateMachine> Replica<S> {
             active,
             wide: None,
             max_o: 0,
+            prepared_before: 0,
             installed: None,
             view_change: None,
             view_changes: BTreeMap::new(),

@@ -17,10 +17,13 @@ impl<S: StateMachine> Replica<S> {
         self.send(client, &Message::ReadReply(ReadReply { view: self.view, nonce, answer }));
     }
 
-    /// NORMAL in v, in A(v), and everything executed that may have been acknowledged in an earlier view.
+    /// NORMAL in v, in A(v), and everything executed that may have been acknowledged in an earlier view, or in this
+    /// one before a restart.
     fn may_answer_reads(&self) -> bool {
         let decided = if self.mutated(Mutation::ReadBeforeOrder) { 0 } else { self.max_o };
-        self.normal() && self.is_active() && self.executed >= self.stable.rsn.max(decided)
+        self.normal()
+            && self.is_active()
+            && self.executed >= self.stable.rsn.max(decided).max(self.prepared_before)
     }
 
     fn answer(&self, client: PeerId, nonce: u64, op: &[u8]) -> Option<ReadAnswer> {

@@ -147,6 +147,8 @@ impl<S: StateMachine> Replica<S> {
         if self.normal() {
             self.max_o = self.max_o.max(self.stable.rsn);
             let (view, tag, me) = (self.view, self.tag, self.me);
+            let prepared = self.log.iter().rev().find(|(_, slot)| slot.certificate.is_some());
+            self.prepared_before = prepared.map_or(0, |(rsn, _)| rsn);
             for (_, slot) in self.log.iter_mut() {
                 let Some(accepted) = slot.accepted else { continue };
                 if let Some(Some(batch)) = slot.bodies.get(&accepted.digest) {

@@ -314,6 +314,7 @@ impl<S: StateMachine> Replica<S> {
             self.log.iter_mut().for_each(|(_, slot)| slot.certificate = None);
         }
         self.max_o = stable + order.len() as Rsn;
+        self.prepared_before = 0;
         self.last_assigned = self.max_o.max(self.stable.rsn);
         self.last_proposed_time = self.time;
         if self.executed > self.last_assigned {

@@ -60,6 +60,16 @@ pub(super) fn lie(rng: &mut Rng, config: &Config, me: MemberId, keys: &SimKeys, 
                 reply.outcome = Outcome::Stale { floor: u64::MAX };
             }
         }
+        Message::ReadReply(reply) => match (rng.below(4), &mut reply.answer) {
+            (0, answer) => *answer = None,
+            (1, Some(answer)) => {
+                let result = rng.below(100).to_le_bytes().to_vec();
+                answer.digest = forge::digest_of_result(&result);
+                answer.result = Some(result);
+            }
+            (2, Some(answer)) => answer.active = rng.next_u64(),
+            _ => reply.view += rng.below(3),
+        },
         Message::Notify(notify) => match rng.below(3) {
             0 => notify.first = rng.next_u64() >> rng.below(64),
             1 => notify.entries.iter_mut().for_each(|(_, body)| body.push(7)),

@@ -2,11 +2,11 @@
 
 use super::{Happening, World};
 use crate::SimKeys;
-use crate::ledger::{Command, Op};
+use crate::ledger::{Command, Op, SIZE};
 use crate::plan::ROGUE;
 use cl_base::codec;
 use cl_base::{PeerId, Rng, Time};
-use replication::{Client, ClientEffect, Ticket};
+use replication::{Client, ClientEffect, ReadTicket, Ticket};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ pub(super) struct ClientHost {
     next_nonce: u64,
     pub(super) left: u64,
     tickets: BTreeMap<Ticket, u64>,
+    /// Reads under way and when they began.
+    pub(super) reads: BTreeMap<ReadTicket, Time>,
     rng: Rng,
 }
 
@@ -31,6 +33,7 @@ impl World {
             next_nonce: 1,
             left: self.plan.ops_per_client,
             tickets: BTreeMap::new(),
+            reads: BTreeMap::new(),
             rng: Rng::new(self.options.seed ^ 0xc11e ^ (i as u64) << 32),
         });
         self.after_client(i);
@@ -57,6 +60,14 @@ impl World {
         }
         self.think(i);
         let peer = self.clients[i].peer;
+        if self.clients[i].rng.chance(1, 3) {
+            let host = &mut self.clients[i];
+            // One that asks for too much at once asks again later.
+            if let Ok(ticket) = host.client.read(self.now, SIZE.to_vec()) {
+                host.reads.insert(ticket, self.now);
+                self.after_client(i);
+            }
+        }
         let rng = &mut self.clients[i].rng;
         let other = PeerId::new(50 + rng.below(self.plan.clients as u64) as u32, 0);
         let op = match rng.below(8) {
@@ -101,7 +112,11 @@ impl World {
                 }
                 ClientEffect::NotificationsBegin { seq } => self.judge.notifications_begin(peer, seq),
                 ClientEffect::Outvoted { member } => self.judge.outvoted(peer, member),
-                ClientEffect::Read { .. } => unreachable!("these clients order everything"),
+                ClientEffect::Read { ticket, result } => {
+                    if let Some(began) = self.clients[i].reads.remove(&ticket) {
+                        self.judge.read(peer, began, self.now, result);
+                    }
+                }
                 ClientEffect::Stale { ticket, .. } => {
                     let nonce = self.clients[i].tickets.get(&ticket).copied().unwrap_or(0);
                     self.judge.stale(peer, nonce);
@@ -123,6 +138,7 @@ impl World {
         let peer = self.clients[i].peer;
         self.clients[i].client = self.new_client(peer);
         self.clients[i].tickets.clear();
+        self.clients[i].reads.clear();
         self.after_client(i);
     }
 

@@ -217,7 +217,7 @@ impl World {
     }
 
     fn is_complete(&self) -> bool {
-        self.clients.iter().all(|c| c.left == 0 && c.client.outstanding() == 0)
+        self.clients.iter().all(|c| c.left == 0 && c.client.outstanding() == 0 && c.reads.is_empty())
             && self.furthest().is_some_and(|l| l.alarms.is_empty() && !self.judge.undelivered(l))
     }
 

@@ -99,6 +99,22 @@ fn nobody_answers_before_it_has_executed_what_the_new_view_carried_over() {
     assert_eq!(answer(&mut group, 2, "len?").and_then(|a| a.result), Some(b"2".to_vec()));
 }
 
+/// It may have acknowledged them; found by the simulator.
+#[test]
+fn nobody_answers_before_it_has_executed_again_what_it_had_executed_before_a_restart() {
+    let mut group = Group::new(4);
+    group.submit(0, 1, "a");
+    group.crash(1);
+    group.loss = Box::new(|_, _, m| !matches!(m, Message::ReadReply(_)));
+    group.restart(1);
+    assert_eq!((group.status(1).mode, group.status(1).executed), (Mode::Normal, 0));
+    assert_eq!(answer(&mut group, 1, "len?"), None);
+    group.loss = Box::new(|_, _, _| false);
+    group.wait(1_000);
+    assert_eq!(group.status(1).executed, 1);
+    assert_eq!(answer(&mut group, 1, "len?"), answer(&mut group, 0, "len?"));
+}
+
 #[test]
 fn an_absurdly_long_question_is_refused() {
     let mut group = Group::new(4);
