@@ -33,6 +33,13 @@ pub struct Failure {
     pub text: String,
 }
 
+impl Failure {
+    /// The command line is wrong: the code is that of what the parser of the command line refuses.
+    fn usage(text: impl Into<String>) -> Failure {
+        Failure { code: 2, text: text.into() }
+    }
+}
+
 impl From<String> for Failure {
     fn from(text: String) -> Failure {
         Failure { code: 1, text }

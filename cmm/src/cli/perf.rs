@@ -10,6 +10,7 @@ use ghidrah_perf::peers::{Peer, PeerError, Peers};
 use ghidrah_perf::plan::{Metric, Plan, Progress, Subject};
 use ghidrah_perf::role::SMALL_COPY_MAX;
 use ghidrah_perf::run::{Launcher, Place};
+use ghidrah_perf::sizes::SizesError;
 use ghidrah_perf::{Case, sizes, supported, table, worker};
 use std::io::{IsTerminal, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -78,8 +79,8 @@ pub struct PerfArgs {
     #[arg(long, conflicts_with_all = ["connect", "against"])]
     veth: bool,
     /// Message sizes in bytes: lists, K and M, ranges that double (8-64K).
-    #[arg(long, value_name = "SIZES")]
-    size: Option<String>,
+    #[arg(long, value_name = "SIZES", value_parser = parse_sizes)]
+    size: Option<Sizes>,
     /// Messages under way, each sender's; by default what 128 KiB hold, 4 to 2048.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     window: Option<u32>,
@@ -175,6 +176,14 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Message sizes in bytes, as they were asked for.
+#[derive(Clone, Debug)]
+struct Sizes(Vec<usize>);
+
+fn parse_sizes(text: &str) -> Result<Sizes, SizesError> {
+    sizes::parse(text).map(Sizes)
+}
+
 fn parse_cores(text: &str) -> Result<[usize; 2], String> {
     let cores: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
     cores.ok().and_then(|c| c.try_into().ok()).ok_or_else(|| "write two numbers, as in 0,1".to_owned())
@@ -237,7 +246,10 @@ fn plan(args: &PerfArgs, peers: &Peers) -> Result<Plan, Failure> {
         Workload::Bw => "8K,64K,1M",
         Workload::Incast => "1K",
     };
-    let sizes = sizes::parse(args.size.as_deref().unwrap_or(default_sizes)).map_err(|e| e.to_string())?;
+    let sizes = match &args.size {
+        Some(sizes) => sizes.0.clone(),
+        None => sizes::parse(default_sizes).expect("the defaults are sizes"),
+    };
     let layer = args.layer.unwrap_or(Layer::Cl);
     let transport = args.transport.unwrap_or(Transport::Udp);
     let veth = args.veth || (transport == Transport::Xdp && args.connect.is_none());
@@ -302,7 +314,9 @@ fn refuse_for_table(args: &PerfArgs) -> Outcome {
         ("--faults", args.faults.is_some() || supported::faults_of_environment()?.is_some()),
     ];
     match given.iter().find(|(_, given)| *given) {
-        Some((name, _)) => Err(format!("the table says itself what is measured: leave {name} out").into()),
+        Some((name, _)) => {
+            Err(Failure::usage(format!("the table says itself what is measured: leave {name} out")))
+        }
         None => Ok(()),
     }
 }
@@ -320,7 +334,7 @@ fn refuse_for(workload: Workload, args: &PerfArgs) -> Outcome {
     } else {
         return Ok(());
     };
-    Err(what.to_owned().into())
+    Err(Failure::usage(what))
 }
 
 fn show_progress(progress: &Progress) {

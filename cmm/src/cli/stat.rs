@@ -180,7 +180,9 @@ impl Sample<'_> {
         } else {
             text += &self.summary();
         }
-        if self.args.all || self.args.pid.is_some() {
+        // Whoever wants to know what they mean wants to see them.
+        let all = self.args.all || (self.args.explain && !self.args.peers);
+        if all || self.args.pid.is_some() {
             self.now.endpoints.iter().for_each(|endpoint| text += &self.details(endpoint));
         } else if self.args.peers {
             self.now.endpoints.iter().for_each(|endpoint| text += &self.peers(endpoint));
@@ -200,14 +202,16 @@ impl Sample<'_> {
                 |name: &str| match endpoint.totals.iter().find(|(c, _)| c.group == "cl" && c.name == name) {
                     None => "-".to_owned(),
                     Some((counter, value)) => match before {
+                        // One that was not there at the first look has no rates yet.
+                        None if self.args.rates => "-".to_owned(),
                         None => short(*value as f64),
                         Some((before, seconds)) => {
                             short(rate(*value, total_of(before, counter), seconds)) + "/s"
                         }
                     },
                 };
-            let drops = endpoint.totals.iter().filter(|(c, value)| is_of_drops(c) && *value > 0);
-            let drops: Vec<String> = drops.map(|(c, value)| format!("{} {value}", c.name)).collect();
+            let drops = endpoint.totals.iter().filter(|(c, _)| is_of_drops(c));
+            let drops: Vec<String> = drops.filter_map(|(c, value)| self.drop(before, c, *value)).collect();
             vec![
                 endpoint.pid.to_string(),
                 about(endpoint, "program").rsplit('/').next().unwrap_or_default().to_owned(),
@@ -237,6 +241,18 @@ impl Sample<'_> {
             "DROPS",
         ];
         render::table(&heading, &rows)
+    }
+
+    /// Drops for one reason, if there were any, or in each second between the two looks.
+    fn drop(&self, before: Option<(&Snapshot, f64)>, counter: &Counter, value: u64) -> Option<String> {
+        let name = &counter.name;
+        match before {
+            Some((before, seconds)) => {
+                let rate = rate(value, total_of(before, counter), seconds);
+                (rate > 0.0).then(|| format!("{name} {}/s", short(rate.ceil())))
+            }
+            None => (value > 0 && !self.args.rates).then(|| format!("{name} {value}")),
+        }
     }
 
     /// All counters of an endpoint, a line each; of drops only those that there were.
@@ -285,19 +301,24 @@ impl Sample<'_> {
                 (Some((before, seconds)), Kind::Count) => {
                     short(rate(*value, peer_of(before, peer, counter), seconds)) + "/s"
                 }
+                (None, Kind::Count) if self.args.rates => "-".to_owned(),
                 _ => short(*value as f64),
             };
             let values = endpoint.peer_counters.iter().zip(&peer.values).filter(|(c, _)| c.group == layer);
             std::iter::once(name).chain(values.map(cell)).collect()
         };
         let rows: Vec<Vec<String>> = endpoint.peers.iter().map(row).collect();
-        let columns = endpoint.peer_counters.iter().filter(|c| c.group == layer);
-        let heading: Vec<String> = std::iter::once("PEER".to_owned())
-            .chain(columns.map(|counter| counter.name.to_uppercase().replace('_', " ")))
-            .collect();
+        let columns = || endpoint.peer_counters.iter().filter(|c| c.group == layer);
+        let title = |counter: &Counter| counter.name.to_uppercase().replace('_', " ");
+        let heading: Vec<String> = std::iter::once("PEER".to_owned()).chain(columns().map(title)).collect();
         let heading: Vec<&str> = heading.iter().map(String::as_str).collect();
         let of = format!("\npeers of {} in process {}, by {layer}\n", endpoint.me, endpoint.pid);
-        of + &render::table(&heading, &rows)
+        let table = of + &render::table(&heading, &rows);
+        if !self.args.explain {
+            return table;
+        }
+        let meanings: Vec<Vec<String>> = columns().map(|c| vec![title(c), c.meaning.clone()]).collect();
+        table + "\n" + &render::table(&["COLUMN", "MEANING"], &meanings)
     }
 }
 
