@@ -67,4 +67,4 @@ pub use keys::{Digest, Keys, Mac, Signature};
 pub use machine::{Apply, Local, NO_CLIENT, Pushed, RestoreError, StateMachine};
 pub use reads::ReadTicket;
 pub use replica::{Holding, Mode, Refusal, RefusalCounters, Replica, ReplicaStatus, Role};
-pub use storage::{CheckpointRecord, InstalledView, Record, RecoverError, SlotRecord};
+pub use storage::{CheckpointRecord, InstalledView, Record, RecoverError, SlotRecord, StateRecord};

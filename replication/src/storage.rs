@@ -35,6 +35,9 @@ pub enum Record {
     ViewChange(Signed<ViewChange>),
     /// A view was installed.
     NewView(InstalledView),
+    /// The replicated state after `rsn`, whose digest goes into a CHECKPOINT. Others drop their log for it, so it
+    /// has to outlive a stop of all of them.
+    State(StateRecord),
     /// h has moved.
     Stable(CheckpointProof),
     /// Replaces every record before it; the host may then delete those.
@@ -50,6 +53,15 @@ pub struct InstalledView {
     pub justification: Vec<Signed<ViewChange>>,
 }
 
+/// The replicated state at one position.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct StateRecord {
+    /// Position.
+    pub rsn: Rsn,
+    /// The state after it.
+    pub state: Vec<u8>,
+}
+
 /// Everything a replica needs to go on.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct CheckpointRecord {
@@ -57,6 +69,8 @@ pub struct CheckpointRecord {
     pub stable: CheckpointProof,
     /// The replicated state after h.
     pub state: Vec<u8>,
+    /// The states above h of which CHECKPOINTs were sent, ascending.
+    pub later: Vec<StateRecord>,
     /// v.
     pub view: View,
     /// Mode CHANGING.

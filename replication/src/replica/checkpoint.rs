@@ -9,7 +9,7 @@ use crate::machine::{RestoreError, StateMachine};
 use crate::merkle::{PAGE_BYTES, Snapshot};
 use crate::message::{Checkpoint, Message, Signed};
 use crate::session::Sessions;
-use crate::storage::{CheckpointRecord, Record, SlotRecord};
+use crate::storage::{CheckpointRecord, Record, SlotRecord, StateRecord};
 use borsh::{BorshDeserialize, BorshSerialize};
 use cl_base::codec;
 use cl_base::{PeerId, Time};
@@ -68,15 +68,22 @@ impl<S: StateMachine> Replica<S> {
     /// After s ≡ 0 mod K: remembers the state and signs its digest to all.
     pub(super) fn take_checkpoint(&mut self) {
         let snapshot = Snapshot::new(self.executed, self.encode_state());
-        self.keep_snapshot(snapshot);
+        self.keep_snapshot(Arc::new(snapshot));
     }
 
-    /// Signs the state that was executed or restored (2.6: members that restored a state sign it as well).
-    pub(super) fn keep_snapshot(&mut self, snapshot: Snapshot) {
+    /// Signs the state that was executed or restored (2.6: members that restored a state sign it as well). It is
+    /// durable before: with q CHECKPOINTs everybody drops the log, and if all members stop then, f+1 correct ones
+    /// come back with the state.
+    pub(super) fn keep_snapshot(&mut self, snapshot: Arc<Snapshot>) {
         let claim = Checkpoint { rsn: snapshot.rsn, digest: snapshot.digest };
-        self.snapshots.insert(snapshot.rsn, Arc::new(snapshot));
+        let known = self.snapshots.insert(snapshot.rsn, snapshot.clone());
         if claim.rsn < self.stable.rsn {
             return; // a step on the way to the stable one
+        }
+        if claim.rsn == self.stable.rsn {
+            self.persist_checkpoint();
+        } else if known.is_none_or(|known| known.digest != claim.digest) {
+            self.persist(Record::State(StateRecord { rsn: claim.rsn, state: snapshot.state.clone() }));
         }
         let signed = Signed::new(claim, self.me, &mut self.authority, &self.config);
         self.broadcast(&Message::Checkpoint(signed.clone()));
@@ -170,11 +177,7 @@ impl<S: StateMachine> Replica<S> {
         for claims in self.claims.values_mut() {
             *claims = claims.split_off(&rsn);
         }
-        // The state before is kept, too: for those who are fetching it. And the newest one in any case, as the
-        // base of a transfer to a newer one.
-        let newest = self.snapshots.range(..=rsn).next_back().map_or(rsn, |(r, _)| *r);
-        let oldest = newest.min(rsn.saturating_sub(self.config.checkpoint_interval));
-        self.snapshots = self.snapshots.split_off(&oldest);
+        self.forget_snapshots();
         self.event(Event::StableCheckpoint { rsn, digest });
         if complete {
             self.persist_checkpoint();
@@ -184,12 +187,26 @@ impl<S: StateMachine> Replica<S> {
         self.execute_ready();
     }
 
+    /// The state before the stable one is kept, too: for those who are fetching it. And the newest one in any case,
+    /// as the base of a transfer to a newer one.
+    pub(super) fn forget_snapshots(&mut self) {
+        let stable = self.stable.rsn;
+        let newest = self.snapshots.range(..=stable).next_back().map_or(stable, |(r, _)| *r);
+        let oldest = newest.min(stable.saturating_sub(self.config.checkpoint_interval));
+        self.snapshots = self.snapshots.split_off(&oldest);
+    }
+
     /// Everything that a restart needs, in one record, so that the host may delete what came before.
     pub(super) fn persist_checkpoint(&mut self) {
         let Some(snapshot) = self.snapshots.get(&self.stable.rsn) else { return };
         let record = CheckpointRecord {
             stable: self.stable.clone(),
             state: snapshot.state.clone(),
+            later: self
+                .snapshots
+                .range(self.stable.rsn + 1..)
+                .map(|(rsn, later)| StateRecord { rsn: *rsn, state: later.state.clone() })
+                .collect(),
             view: self.view,
             changing: self.mode == Mode::Changing,
             fruitless: self.fruitless,

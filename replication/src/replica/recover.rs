@@ -7,7 +7,7 @@ use crate::log::Accepted;
 use crate::machine::StateMachine;
 use crate::merkle::Snapshot;
 use crate::message::body_digest;
-use crate::storage::{CheckpointRecord, Record, RecoverError};
+use crate::storage::{CheckpointRecord, Record, RecoverError, StateRecord};
 use cl_base::Time;
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ impl<S: StateMachine> Replica<S> {
     /// A member that was restarted: `records` are all it persisted, in order, or those from its last
     /// [`Record::Checkpoint`] on. `machine` is as for [`Replica::new`], at its beginning.
     ///
-    /// Batches above the checkpoint are executed again as their COMMITs are collected again.
+    /// Batches above the checkpoint are executed again as their COMMITs are collected again; or, once a later state
+    /// that it had signed is known to be stable, the member goes on from that.
     ///
     /// # Errors
     /// If the configuration is invalid or the records are not those of one life of this member. Then it must
@@ -87,6 +88,9 @@ impl<S: StateMachine> Replica<S> {
                 }
                 self.enter(installed);
             }
+            Record::State(StateRecord { rsn, state }) => {
+                self.snapshots.insert(rsn, Arc::new(Snapshot::new(rsn, state)));
+            }
             Record::Stable(proof) => {
                 if proof.rsn < self.stable.rsn {
                     return Err(RecoverError::Contradiction("the stable checkpoint went backwards"));
@@ -94,6 +98,7 @@ impl<S: StateMachine> Replica<S> {
                 self.log.truncate(proof.rsn);
                 self.last_assigned = self.last_assigned.max(proof.rsn);
                 self.stable = proof;
+                self.forget_snapshots();
             }
             Record::Checkpoint(record) => self.remember_checkpoint(*record)?,
         }
@@ -108,6 +113,9 @@ impl<S: StateMachine> Replica<S> {
         self.decode_state(snapshot.rsn, &snapshot.state)?;
         self.snapshots.clear();
         self.snapshots.insert(snapshot.rsn, Arc::new(snapshot));
+        for StateRecord { rsn, state } in record.later {
+            self.snapshots.insert(rsn, Arc::new(Snapshot::new(rsn, state)));
+        }
         self.log.truncate(record.stable.rsn.max(self.stable.rsn));
         self.stable = record.stable;
         self.fruitless = record.fruitless;

@@ -12,6 +12,7 @@ use crate::message::{Message, StateData, StatePart};
 use crate::session::Known;
 use cl_base::Time;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Pages in one message: 48 KiB.
 const PAGES_PER_MESSAGE: u32 = 12;
@@ -60,6 +61,10 @@ impl<S: StateMachine> Replica<S> {
         let running = self.transfer.as_ref().is_some_and(|t| t.rsn + interval >= self.stable.rsn);
         if running || rsn <= self.executed {
             return;
+        }
+        // Signed before a restart, and not executed again since.
+        if let Some(own) = self.snapshots.get(&rsn).filter(|own| own.digest == digest) {
+            return self.adopt(own.clone(), 0);
         }
         let source = self.next_source(rsn, digest, self.me);
         self.transfer = Some(Transfer {
@@ -190,21 +195,20 @@ impl<S: StateMachine> Replica<S> {
         }
         let snapshot = Snapshot::new(transfer.rsn, transfer.state);
         assert_eq!(snapshot.digest, transfer.digest, "every part was verified");
-        if self.decode_state(transfer.rsn, &snapshot.state).is_err() {
+        self.adopt(Arc::new(snapshot), transfer.fetched);
+    }
+
+    /// Goes on from a proven state, of which `fetched` pages came from others.
+    fn adopt(&mut self, snapshot: Arc<Snapshot>, fetched: usize) {
+        let rsn = snapshot.rsn;
+        if self.decode_state(rsn, &snapshot.state).is_err() {
             return self.halt("a state that f+1 members signed cannot be restored");
         }
-        self.event(Event::StateTransferred {
-            rsn: transfer.rsn,
-            pages: snapshot.levels[0].len(),
-            fetched: transfer.fetched,
-        });
+        self.event(Event::StateTransferred { rsn, pages: snapshot.levels[0].len(), fetched });
         let sessions = &self.sessions;
         self.pending.retain(|(client, t)| sessions.known(client, t) == Known::New);
-        self.snapshots.retain(|rsn, _| *rsn >= transfer.rsn);
+        self.snapshots.retain(|kept, _| *kept >= rsn);
         self.keep_snapshot(snapshot);
-        if self.stable.rsn == transfer.rsn {
-            self.persist_checkpoint();
-        }
         self.note_progress();
         self.notify_all();
         self.execute_ready();

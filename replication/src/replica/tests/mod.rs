@@ -234,6 +234,9 @@ impl Group {
                 }
                 Effect::Send { to, bytes } => {
                     let message = message::decode(&self.config, &bytes).unwrap();
+                    if let Message::Checkpoint(claim) = &message {
+                        assert!(has_state(&self.disks[i], claim.body.rsn), "member {i} lost what it signs");
+                    }
                     if !(self.loss)(from, to, &message) {
                         self.wire.push_back((from, to, bytes));
                     }
@@ -315,6 +318,15 @@ impl Group {
         let signature = TestKeys::signature(self.config.members[usize::from(member)], &digest.0);
         Signed { sender: MemberId(member), body, signature }
     }
+}
+
+/// Whether the state after `rsn`, or a later stable one, is among the records.
+fn has_state(records: &[Record], rsn: Rsn) -> bool {
+    records.iter().any(|record| match record {
+        Record::State(state) => state.rsn == rsn,
+        Record::Checkpoint(kept) => kept.stable.rsn >= rsn || kept.later.iter().any(|s| s.rsn == rsn),
+        _ => false,
+    })
 }
 
 fn request_of(config: &Config, client: PeerId, t: u64, op: &str) -> Request {

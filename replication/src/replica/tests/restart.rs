@@ -102,3 +102,28 @@ fn a_disk_never_has_a_stable_checkpoint_without_its_state() {
         }
     }
 }
+
+#[test]
+fn a_state_that_only_a_member_without_it_knows_to_be_stable_survives_a_stop_of_all() {
+    let mut group = Group::with(4, |c| (c.checkpoint_interval, c.log_window) = (2, 4));
+    // Only the spare, which executes nothing, hears of the CHECKPOINTs.
+    let spare = group.config.members[3];
+    group.loss = Box::new(move |_, to, m| matches!(m, Message::Checkpoint(_)) && to != spare);
+    group.submit(0, 1, "a");
+    group.submit(0, 2, "b");
+    assert_eq!((0..4).map(|i| group.status(i).stable).collect::<Vec<_>>(), [0, 0, 0, 2]);
+    for i in 0..4 {
+        group.crash(i);
+    }
+    for i in 0..4 {
+        group.restart(i);
+    }
+    group.loss = Box::new(|_, _, _| false);
+    group.wait(2_000);
+    group.submit(0, 3, "c");
+    group.wait(2_000);
+    for i in 0..3 {
+        assert_eq!(group.ops(i), ["a", "b", "c"], "member {i}");
+    }
+    assert_eq!(group.status(3).stable, 2);
+}
