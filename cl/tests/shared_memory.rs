@@ -236,6 +236,24 @@ fn copies_of_small_messages_are_received_where_they_lie_by_either_way() {
 }
 
 #[test]
+fn what_is_handed_over_is_counted_however_many_there_are_at_once() {
+    let (mut a, mut b) = (open(ALICE), open(BOB));
+    a.resolve(BOB, b.local_addr());
+    let mut sent = 0;
+    // Among these is the number at which the ring shows all of them without being told to.
+    for burst in 1..=60 {
+        (0..burst).for_each(|_| a.queue_copy(BOB, &[7; 64]).unwrap());
+        a.flush();
+        sent += burst;
+        wait(|| {
+            b.drain(burst as usize, |_| ());
+            b.stats().messages_received == sent
+        });
+        assert_eq!((a.stats().messages_sent, a.stats().bytes_sent), (sent, 64 * sent), "{burst} at once");
+    }
+}
+
+#[test]
 fn many_copies_stop_where_there_is_no_room_and_go_on_there() {
     let (mut a, mut b) = (open(ALICE), open(BOB));
     a.resolve(BOB, b.local_addr());

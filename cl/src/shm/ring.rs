@@ -155,8 +155,9 @@ impl Producer {
                 copy_in(&record[1..], contents);
             }
         }
-        self.write_header(ring, at, need, header(Kind::Inline, len));
+        // Counted first: the header may release it.
         self.copied_lately += counted(len);
+        self.write_header(ring, at, need, header(Kind::Inline, len));
         true
     }
 
