@@ -183,7 +183,8 @@ fn vanish(way: Way) -> Duration {
 #[test]
 fn a_vanished_peer_is_reported_dead() {
     let took = vanish(Way::Auto);
-    assert!(took.as_millis() >= 300, "{took:?}");
+    // Exact in the simulator; here the machine may have other work.
+    assert!((300..4_000).contains(&took.as_millis()), "{took:?}");
     let took = vanish(Way::Shared);
     assert!(took.as_millis() < 200, "{took:?}");
 }

@@ -1,6 +1,7 @@
 //! Several messages in few system calls.
 
 use super::Endpoint;
+use super::peers::Peers;
 use crate::message::Refusal;
 use crate::transport::DATAGRAMS_AT_ONCE;
 use cl_base::PeerId;
@@ -21,6 +22,10 @@ pub struct Parcel<'a> {
 impl Parcel<'_> {
     pub(super) fn len(&self) -> usize {
         self.parts.iter().map(|part| part.len()).sum()
+    }
+
+    fn address(&self, peers: &Peers) -> Option<SocketAddr> {
+        self.addr.or_else(|| peers.address_of(self.to))
     }
 }
 
@@ -55,20 +60,15 @@ impl Endpoint {
         self.shared_way(parcel.to, parcel.addr).is_none()
             && parcel.len() <= self.unfragmented_len_max()
             && !self.has_backlog()
-            && self.parcel_addr(parcel).is_some()
-    }
-
-    fn parcel_addr(&self, parcel: &Parcel<'_>) -> Option<SocketAddr> {
-        parcel.addr.or_else(|| self.peers.address_of(parcel.to))
+            && parcel.address(&self.peers).is_some()
     }
 
     /// Sends some of `parcels`, which are datagrams, at least the first: how many.
     fn transmit_each(&mut self, parcels: &[Parcel<'_>]) -> Result<usize, Refusal> {
         let peers = &self.peers;
-        let addressed = parcels.iter().map(|parcel| {
-            let addr = parcel.addr.or_else(|| peers.address_of(parcel.to));
-            (parcel, addr.expect("what has no address is no datagram"))
-        });
+        let addressed = parcels
+            .iter()
+            .map(|parcel| (parcel, parcel.address(peers).expect("what has no address is no datagram")));
         let sent = self.network.transmit_each(addressed, &mut self.stats);
         match sent {
             Ok(count) => {
