@@ -3,7 +3,7 @@
 
 use cl_base::{PeerId, Time};
 use mml::{SecretKey, keys};
-use replication::{
+use replication_proto::{
     Apply, Client, ClientAuthentication, ClientEffect, Config, Effect, Keys, Mac, MemberId, Replica,
     RestoreError, Signature, StateMachine, VoteAuthentication,
 };

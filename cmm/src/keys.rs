@@ -5,7 +5,7 @@ use cl_base::PeerId;
 use cmm_core::bootstrap::Standing;
 use cmm_core::identity::Role;
 use mml::Roster;
-use replication::MemberId;
+use replication_proto::MemberId;
 use std::sync::{Arc, RwLock};
 
 /// Separates what replicas and their clients sign from what agents sign in an election.
@@ -160,7 +160,7 @@ impl GroupKeys {
 /// What members and clients have signed is in each other's logs, and is shown again and again: requests in certificates,
 /// checkpoints, view changes. So all of it counts as what is on record does. A message arrives in its sender's
 /// session, for which the present key is needed.
-impl replication::Keys for GroupKeys {
+impl replication_proto::Keys for GroupKeys {
     fn sign(&self, bytes: &[u8]) -> [u8; 64] {
         self.keyring.sign(REPLICATION_DOMAIN, bytes)
     }

@@ -12,7 +12,7 @@ use cmm_core::bootstrap::Decision;
 use cmm_core::heartbeat::TAG_DOMAIN;
 use cmm_core::identity::{NodeId, Role, manager_node};
 use mml::{Delivery, Event, Sequence, TagKey};
-use replication::{Client, ClientEffect, SubmitError, Ticket};
+use replication_proto::{Client, ClientEffect, SubmitError, Ticket};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
@@ -403,12 +403,12 @@ pub fn party_of(client: PeerId) -> PeerId {
 }
 
 /// The replication parameters of a decided manager group; the same for members and clients.
-pub fn group_config(decision: &Decision, request_timeout: Duration) -> replication::Config {
+pub fn group_config(decision: &Decision, request_timeout: Duration) -> replication_proto::Config {
     let members = decision.configuration.members.iter().map(|agent| match Role::of(agent.principal) {
         Some(Role::Agent(node)) => Role::Manager(node).peer(),
         _ => unreachable!("a verified decision names agents"),
     });
-    let mut config = replication::Config::new(decision.instance(), members.collect())
+    let mut config = replication_proto::Config::new(decision.instance(), members.collect())
         .expect("a verified decision has 3f+1 different members");
     config.request_timeout = request_timeout;
     // Sooner than PROTOCOL.md 2.9 has it (2 T_req): management requests are few, so three more messages cost

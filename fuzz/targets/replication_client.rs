@@ -4,7 +4,7 @@
 #![no_main]
 
 use cl_base::{PeerId, Time};
-use replication::{Client, ClientEffect, Config, Keys, MemberId, Signature};
+use replication_proto::{Client, ClientEffect, Config, Keys, MemberId, Signature};
 use std::time::Duration;
 
 struct Silent;

@@ -7,7 +7,7 @@
 #![no_main]
 
 use cl_base::{PeerId, Time};
-use replication::{
+use replication_proto::{
     Apply, Config, Keys, Mac, MemberId, Replica, RestoreError, Signature, StateMachine, VoteAuthentication,
 };
 use std::time::Duration;

@@ -3,8 +3,8 @@
 #![no_main]
 
 use cl_base::{PeerId, codec};
-use replication::message::{MESSAGE_BYTES_MAX, decode, encode};
-use replication::{Config, Record};
+use replication_proto::message::{MESSAGE_BYTES_MAX, decode, encode};
+use replication_proto::{Config, Record};
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let members = (1..5).map(|i| PeerId::new(i, 0)).collect();

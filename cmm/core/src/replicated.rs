@@ -3,7 +3,7 @@
 use crate::api::{Answer, OP_BYTES_MAX, Op, Refusal};
 use crate::manager::{Manager, ManagerConfig, Notices};
 use cl_base::{Time, codec};
-use replication::{Apply, RestoreError, StateMachine};
+use replication_proto::{Apply, RestoreError, StateMachine};
 
 /// A [`Manager`] under replication. Operations, answers and notices travel encoded.
 #[derive(Debug)]

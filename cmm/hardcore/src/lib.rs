@@ -2,7 +2,7 @@
 //! 7.1.6). Kept as small as it can be, since nothing watches over it.
 //!
 //! It resets a node when the manager group commands it (f+1 managers said the same; the voting is done by
-//! `replication::Client`, as for every receiver of the group's notices). It resets everything when the group
+//! `replication_proto::Client`, as for every receiver of the group's notices). It resets everything when the group
 //! that once worked has fallen silent. It decides here and acts in `main`.
 
 use cl_base::{Incarnation, Time};

@@ -2,12 +2,12 @@
 
 use crate::config::Config;
 use crate::daemon;
-use crate::journal::Journal;
 use crate::keys::Keyring;
 use crate::layout::Layout;
 use cl_base::{Incarnation, PeerId, Time, codec};
 use cmm_core::bootstrap::{self, Bootstrap, Decision, Effect, Event, Record};
 use cmm_core::identity::{NodeId, Role};
+use replication::journal::Journal;
 use std::path::PathBuf;
 
 /// What the agent has to do for the election.

@@ -25,7 +25,7 @@ use cmm_core::identity::{NodeId, Role};
 use election::Election;
 use jobs::Jobs;
 use manager_process::ManagerProcess;
-use replication::Ticket;
+use replication_proto::Ticket;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;

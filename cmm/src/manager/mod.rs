@@ -19,7 +19,7 @@ use cmm_core::bootstrap::Decision;
 use cmm_core::heartbeat::{Heartbeat, Monitor, Suppressor, manager_slot};
 use cmm_core::identity::{NodeId, Role, manager_node};
 use replica::Replicated;
-use replication::{Event, Mode};
+use replication_proto::{Event, Mode};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,25 +1,23 @@
-//! The replica itself with its stable storage: what the protocol wants remembered is on disk before what it
-//! wants said is sent (PROTOCOL.md 2.14).
+//! The replica itself, with what a manager adds to it.
 
 use super::ManagerOptions;
 use super::corrupt::Corruption;
 use crate::class::Class;
 use crate::config::Config;
-use crate::journal::Journal;
 use crate::keys::{GroupKeys, Keyring};
 use crate::layout::Layout;
 use crate::link::{Link, group_config, party_of};
 use cl::runtime::Core;
-use cl_base::{Incarnation, PeerId, Time, codec};
+use cl_base::{Incarnation, PeerId, Time};
 use cmm_core::bootstrap::Decision;
 use cmm_core::identity::{NodeId, Role, manager_node};
 use cmm_core::replicated::ReplicatedManager;
-use replication::{Effect, Event, MemberId, Record, Replica, ReplicaStatus};
+use replication::durable::{Drained, Durable};
+use replication_proto::{Event, MemberId, ReplicaStatus};
 
 /// A replica of the manager on its disk.
 pub(super) struct Replicated {
-    replica: Replica<ReplicatedManager>,
-    journal: Journal,
+    replica: Durable<ReplicatedManager>,
     members: Vec<PeerId>,
     me: PeerId,
     nodes: Vec<NodeId>,
@@ -45,28 +43,13 @@ impl Replicated {
             format!("{} is not a member of manager group {}", options.node, decision.instance())
         })?;
         let path = layout.replica_storage(options.node, decision.instance());
-        if !path.exists() {
-            return Err(format!("{} is missing: a replica must not vote without its memory", path.display()));
-        }
-        let (journal, records) = Journal::open(&path, config.sync).map_err(|e| e.to_string())?;
-        let records: Vec<Record> = records
-            .iter()
-            .map(|r| codec::decode(r))
-            .collect::<Result<_, _>>()
-            .map_err(|e| format!("{}: a record is not of this version: {e}", path.display()))?;
         let members = group.members.clone();
         let keys = Box::new(GroupKeys::new(keyring.clone(), members.clone()));
         let machine = ReplicatedManager::new(config.manager());
-        let replica = if records.is_empty() {
-            Replica::new(group, member, keys, machine, now)
-        } else {
-            tracing::info!(records = records.len(), "back with its memory");
-            Replica::recover(group, member, keys, machine, now, records.into_iter())
-                .map_err(|e| format!("{}: {e}", path.display()))?
-        };
+        let replica = Durable::open(&path, config.sync, group, member, keys, machine, now)
+            .map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(Replicated {
             replica,
-            journal,
             members,
             me,
             nodes: config.node_ids(),
@@ -87,12 +70,12 @@ impl Replicated {
     }
 
     pub(super) fn status(&self) -> ReplicaStatus {
-        self.replica.status()
+        self.replica.replica().status()
     }
 
     /// Whether this replica is one of those that execute and answer in its view.
     pub(super) fn is_active(&self) -> bool {
-        self.status().role != replication::Role::Spare
+        self.status().role != replication_proto::Role::Spare
     }
 
     /// The node of a member.
@@ -102,13 +85,13 @@ impl Replicated {
 
     /// The nodes that heartbeats are expected from, as far as this replica has executed.
     pub(super) fn nodes_up(&self) -> impl Iterator<Item = (NodeId, Incarnation)> + '_ {
-        let manager = self.replica.machine().manager();
+        let manager = self.replica.replica().machine().manager();
         self.nodes.iter().filter_map(|n| manager.incarnation_up(*n).map(|i| (*n, i)))
     }
 
     /// Whether `node` bundles heartbeats, as far as this replica has executed.
     pub(super) fn may_bundle(&self, node: NodeId) -> bool {
-        self.replica.machine().manager().may_bundle(node)
+        self.replica.replica().machine().manager().may_bundle(node)
     }
 
     /// Carries out what the replica wants: storage first, then messages. Gives its events.
@@ -120,29 +103,11 @@ impl Replicated {
         cx: &mut Core<M>,
         link: &mut Link,
     ) -> Result<Vec<Event>, String> {
-        let mut events = Vec::new();
-        let mut sends = Vec::new();
-        while let Some(effect) = self.replica.poll_effect() {
-            match effect {
-                Effect::Persist(record) => self.persist(&record)?,
-                Effect::Send { to, bytes } => sends.push((to, bytes)),
-                Effect::Event(event) => events.push(event),
-            }
-        }
-        self.journal.commit().map_err(|e| e.to_string())?;
+        let Drained { sends, events } = self.replica.drain().map_err(|e| e.to_string())?;
         for (to, bytes) in sends {
             self.send(cx, link, to, bytes);
         }
         Ok(events)
-    }
-
-    fn persist(&mut self, record: &Record) -> Result<(), String> {
-        let bytes = codec::encode(record);
-        if matches!(record, Record::Checkpoint(_)) {
-            return self.journal.replace([&bytes[..]]).map_err(|e| e.to_string());
-        }
-        self.journal.append(&bytes);
-        Ok(())
     }
 
     fn send<M: Send + 'static>(&mut self, cx: &mut Core<M>, link: &mut Link, to: PeerId, mut bytes: Vec<u8>) {

@@ -12,7 +12,7 @@ use cl_base::{Incarnation, PeerId, Time, codec};
 use cmm_core::api::{Answer, Attempt, Notice, Op};
 use cmm_core::bootstrap::{self, Decision};
 use cmm_core::identity::{NodeId, Role, manager_node};
-use replication::{SubmitError, Ticket};
+use replication_proto::{SubmitError, Ticket};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::Sender;
 use std::time::Duration;

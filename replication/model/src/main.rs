@@ -2,9 +2,9 @@
 
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand, ValueEnum};
-use replication::{Mutation, VoteAuthentication};
 use replication_model::printed::Printed;
 use replication_model::real::{Bounds, Real};
+use replication_proto::{Mutation, VoteAuthentication};
 use stateright::{Checker, HasDiscoveries, Model};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

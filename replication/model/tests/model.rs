@@ -1,10 +1,10 @@
 //! The code keeps the rules in every run within small bounds; broken rules are found, in the code and in the
 //! printed protocol.
 
-use replication::{Mutation, VoteAuthentication};
 use replication_model::numbered;
 use replication_model::printed::Printed;
 use replication_model::real::{Bounds, Real};
+use replication_proto::{Mutation, VoteAuthentication};
 use stateright::{Checker, HasDiscoveries, Model};
 
 const SIGNED: VoteAuthentication = VoteAuthentication::Signed;

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use clap::builder::PossibleValuesParser;
-use replication::Mutation;
+use replication_proto::Mutation;
 use replication_sim::{Options, Sabotage, Trim};
 
 /// Simulates groups of replicas: one seed is one run, in which the network, the members, their disks and clients

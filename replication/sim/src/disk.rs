@@ -3,7 +3,7 @@
 
 use cl_base::Rng;
 use cl_base::codec;
-use replication::Record;
+use replication_proto::Record;
 
 /// Bytes before each record: length and checksum.
 const HEADER: usize = 4 + 16;
@@ -84,7 +84,7 @@ fn checksum(body: &[u8]) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use replication::CheckpointProof;
+    use replication_proto::CheckpointProof;
 
     fn record(rsn: u64) -> Record {
         Record::Stable(CheckpointProof { rsn, ..CheckpointProof::default() })

@@ -6,7 +6,7 @@ use crate::ledger::Ledger;
 use crate::plan::Clock;
 use crate::world::EPOCH;
 use cl_base::{PeerId, Rng, Time};
-use replication::{Config, Effect, Event, MemberId, Replica};
+use replication_proto::{Config, Effect, Event, MemberId, Replica};
 use std::time::Duration;
 
 /// Something a member did that the world must carry out or judge.

@@ -3,7 +3,7 @@
 use crate::ledger::{Ledger, results};
 use crate::plan::ROGUE;
 use cl_base::{PeerId, Time};
-use replication::{Digest, Event, Holding, MemberId};
+use replication_proto::{Digest, Event, Holding, MemberId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Signatures for simulations: fast, and unforgeable as long as nobody asks for another party's.
 
 use cl_base::PeerId;
-use replication::{Keys, Mac, MemberId, Signature};
+use replication_proto::{Keys, Mac, MemberId, Signature};
 
 /// The keys of `me`. A signature is a keyed hash under a secret that only follows from seed and party.
 pub struct SimKeys {

@@ -3,7 +3,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use cl_base::codec;
 use cl_base::{PeerId, Time};
-use replication::{Apply, RestoreError, StateMachine};
+use replication_proto::{Apply, RestoreError, StateMachine};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 mod draw;
 
 use cl_base::PeerId;
-use replication::{Mutation, VoteAuthentication};
+use replication_proto::{Mutation, VoteAuthentication};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! The simulator as a test: clean seeds stay clean, broken rules are noticed, runs repeat themselves.
 
-use replication::Mutation;
+use replication_proto::Mutation;
 use replication_sim::{Options, Report, Sabotage, faults, kind, run, shrink};
 
 /// Debug builds are some twenty times slower.

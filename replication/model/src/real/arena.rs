@@ -2,8 +2,8 @@
 
 use super::NOW;
 use cl_base::PeerId;
-use replication::message::{self, Message, Vote};
-use replication::{
+use replication_proto::message::{self, Message, Vote};
+use replication_proto::{
     Apply, Config, Digest, Effect, Event, MemberId, Mode, Record, Replica, RestoreError, Rsn, StateMachine,
     View, VoteClaim,
 };

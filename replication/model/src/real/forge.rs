@@ -2,8 +2,8 @@
 
 use super::arena::{Arena, Fact, FactId, Input, view_change};
 use super::{N, NOW, Real, State};
-use replication::message::{self, Message, Signed, ViewChange, Vote, forge};
-use replication::{
+use replication_proto::message::{self, Message, Signed, ViewChange, Vote, forge};
+use replication_proto::{
     Certificate, CheckpointProof, Digest, Effect, Keys, MemberId, Record, Replica, Rsn, Signature, View,
     VoteAuthentication, VoteClaim,
 };

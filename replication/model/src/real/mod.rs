@@ -2,7 +2,7 @@
 //!
 //! A step hands one correct member all that one effect needs (the votes that make a certificate, a NEW-VIEW with
 //! its VIEW-CHANGEs), so that the states between are not multiplied; since anything may be delayed, that loses
-//! nothing. A member is the list of its inputs, replayed through [`replication::Replica`]. Two members that
+//! nothing. A member is the list of its inputs, replayed through [`replication_proto::Replica`]. Two members that
 //! said and did the same are the same, whatever else they remember.
 
 mod arena;
@@ -13,9 +13,9 @@ pub use steps::Step;
 
 use arena::Arena;
 use cl_base::{PeerId, Time};
-use replication::message::{self, forge as statements};
-use replication::message::{Batch, Body, Proof, Request};
-use replication::{Config, Digest, Keys, Mutation, VoteAuthentication};
+use replication_proto::message::{self, forge as statements};
+use replication_proto::message::{Batch, Body, Proof, Request};
+use replication_proto::{Config, Digest, Keys, Mutation, VoteAuthentication};
 use replication_sim::SimKeys;
 use stateright::{Model, Property};
 use std::sync::Mutex;

@@ -2,8 +2,8 @@
 
 use super::arena::{Arena, Fact, FactId, Input};
 use super::{N, Real, State, forge};
-use replication::message::{self, Message, Vote};
-use replication::{MemberId, Rsn, View};
+use replication_proto::message::{self, Message, Vote};
+use replication_proto::{MemberId, Rsn, View};
 use std::sync::Arc;
 
 /// A step of a correct member. Numbers of facts are those of the [`Arena`].

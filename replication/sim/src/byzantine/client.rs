@@ -4,8 +4,8 @@ use crate::SimKeys;
 use crate::ledger::{Command, Op};
 use crate::plan::ROGUE;
 use cl_base::{PeerId, Rng, codec};
-use replication::message::{self, Message, Proof, Request, forge};
-use replication::{Config, Keys, Mac};
+use replication_proto::message::{self, Message, Proof, Request, forge};
+use replication_proto::{Config, Keys, Mac};
 
 /// Sequence numbers are few, so that they are used again and again.
 const NUMBERS: u64 = 20;

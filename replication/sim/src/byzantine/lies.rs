@@ -2,9 +2,9 @@
 
 use crate::SimKeys;
 use cl_base::Rng;
-use replication::message::forge;
-use replication::message::{self, Checkpoint, Message, NewView, Outcome, Signed, ViewChange, Vote};
-use replication::{Config, Digest, Keys, MemberId, VoteClaim};
+use replication_proto::message::forge;
+use replication_proto::message::{self, Checkpoint, Message, NewView, Outcome, Signed, ViewChange, Vote};
+use replication_proto::{Config, Digest, Keys, MemberId, VoteClaim};
 
 /// Changes a field of a message; what a signature covers is signed again with the member's own key, so that
 /// the lie is well-formed.

@@ -9,8 +9,8 @@ use crate::SimKeys;
 use crate::plan::Strategy;
 use cl_base::{PeerId, Rng};
 use lies::{lie, noise, resign, twist_new_view};
-use replication::message::{self, Checkpoint, Message, StatePart, ViewChange, Vote, forge};
-use replication::{CheckpointProof, Config, Digest, Keys, MemberId, VoteAuthentication};
+use replication_proto::message::{self, Checkpoint, Message, StatePart, ViewChange, Vote, forge};
+use replication_proto::{CheckpointProof, Config, Digest, Keys, MemberId, VoteAuthentication};
 use std::collections::BTreeMap;
 use std::time::Duration;
 

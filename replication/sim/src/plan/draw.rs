@@ -3,7 +3,7 @@
 use super::{Clock, Fault, Plan, Span, Strategy, Trouble};
 use crate::world::Options;
 use cl_base::Rng;
-use replication::VoteAuthentication;
+use replication_proto::VoteAuthentication;
 use std::time::Duration;
 
 const STRATEGIES: [Strategy; 14] = [

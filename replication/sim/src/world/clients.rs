@@ -6,7 +6,7 @@ use crate::ledger::{Command, Op, SIZE};
 use crate::plan::ROGUE;
 use cl_base::codec;
 use cl_base::{PeerId, Rng, Time};
-use replication::{Client, ClientEffect, ReadTicket, Ticket};
+use replication_proto::{Client, ClientEffect, ReadTicket, Ticket};
 use std::collections::BTreeMap;
 use std::time::Duration;
 

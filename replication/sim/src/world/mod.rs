@@ -11,7 +11,7 @@ use crate::ledger::Ledger;
 use crate::plan::{Plan, Sabotage, Strategy, Trim, Trouble};
 use cl_base::{PeerId, Rng, Time};
 use clients::ClientHost;
-use replication::{ActiveSet, ClientAuthentication, Config, Event, MemberId, Mode};
+use replication_proto::{ActiveSet, ClientAuthentication, Config, Event, MemberId, Mode};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;

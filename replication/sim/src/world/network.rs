@@ -3,7 +3,7 @@
 use super::{Happening, World};
 use crate::plan::Trouble;
 use cl_base::{PeerId, Time};
-use replication::message;
+use replication_proto::message;
 use std::time::Duration;
 
 /// A partition in force.

@@ -1,5 +1,5 @@
-//! An append-only file of checksummed records: the stable storage of a manager replica and of an agent's
-//! bootstrap (PROTOCOL.md 2.14: what was promised is written before it is said).
+//! An append-only file of checksummed records: the stable storage of a replica, and of whoever else must remember what
+//! it promised (PROTOCOL.md 2.14: what was promised is written before it is said).
 //!
 //! ```text
 //! file   = magic (8 bytes) record*
