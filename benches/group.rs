@@ -4,8 +4,8 @@
 use cl_base::{PeerId, Time};
 use mml::{SecretKey, keys};
 use replication_proto::{
-    Apply, Client, ClientAuthentication, ClientEffect, Config, Effect, Keys, Mac, MemberId, Replica,
-    RestoreError, Signature, StateMachine, VoteAuthentication,
+    Apply, Client, ClientAuthentication, ClientEffect, Config, Effect, Keys, Mac, Replica, RestoreError,
+    Signature, StateMachine, VoteAuthentication,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -48,14 +48,14 @@ impl Keys for BenchKeys {
     fn sign(&self, bytes: &[u8]) -> Signature {
         self.own.sign(DOMAIN, bytes)
     }
-    fn verify_member(&self, member: MemberId, bytes: &[u8], signature: &Signature) -> bool {
-        keys::verify(&self.members[usize::from(member.0)], DOMAIN, bytes, signature)
+    fn verify_member(&self, member: PeerId, bytes: &[u8], signature: &Signature) -> bool {
+        keys::verify(&self.members[member.principal.0 as usize - 1], DOMAIN, bytes, signature)
     }
     fn verify_client(&self, _: PeerId, bytes: &[u8], signature: &Signature) -> bool {
         keys::verify(&self.client, DOMAIN, bytes, signature)
     }
-    fn macs(&self, bytes: &[u8]) -> Option<Vec<Mac>> {
-        Some((0..self.members.len()).map(|member| mac(member, bytes)).collect())
+    fn macs(&self, members: &[PeerId], bytes: &[u8]) -> Option<Vec<Mac>> {
+        Some((0..members.len()).map(|member| mac(member, bytes)).collect())
     }
     fn verify_mac(&self, _: PeerId, bytes: &[u8], found: &Mac) -> bool {
         self.me.is_some_and(|me| mac(me, bytes) == *found)

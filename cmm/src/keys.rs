@@ -5,7 +5,6 @@ use cl_base::PeerId;
 use cmm_core::bootstrap::Standing;
 use cmm_core::identity::Role;
 use mml::Roster;
-use replication_proto::MemberId;
 use std::sync::{Arc, RwLock};
 
 /// Separates what replicas and their clients sign from what agents sign in an election.
@@ -143,36 +142,24 @@ impl cmm_core::bootstrap::Keys for Keyring {
     }
 }
 
-/// A [`Keyring`] for one manager group, whose members are known by number.
+/// A [`Keyring`] as the members and clients of a manager group use it.
 #[derive(Clone)]
-pub struct GroupKeys {
-    keyring: Keyring,
-    members: Vec<PeerId>,
-}
-
-impl GroupKeys {
-    /// The keys for the group of these managers.
-    pub fn new(keyring: Keyring, members: Vec<PeerId>) -> GroupKeys {
-        GroupKeys { keyring, members }
-    }
-}
+pub struct GroupKeys(pub Keyring);
 
 /// What members and clients have signed is in each other's logs, and is shown again and again: requests in certificates,
 /// checkpoints, view changes. So all of it counts as what is on record does. A message arrives in its sender's
 /// session, for which the present key is needed.
 impl replication_proto::Keys for GroupKeys {
     fn sign(&self, bytes: &[u8]) -> [u8; 64] {
-        self.keyring.sign(REPLICATION_DOMAIN, bytes)
+        self.0.sign(REPLICATION_DOMAIN, bytes)
     }
 
-    fn verify_member(&self, member: MemberId, bytes: &[u8], signature: &[u8; 64]) -> bool {
-        self.members
-            .get(usize::from(member.0))
-            .is_some_and(|who| self.keyring.verify_recorded(*who, REPLICATION_DOMAIN, bytes, signature))
+    fn verify_member(&self, member: PeerId, bytes: &[u8], signature: &[u8; 64]) -> bool {
+        self.0.verify_recorded(member, REPLICATION_DOMAIN, bytes, signature)
     }
 
     fn verify_client(&self, client: PeerId, bytes: &[u8], signature: &[u8; 64]) -> bool {
-        self.keyring.verify_recorded(client, REPLICATION_DOMAIN, bytes, signature)
+        self.0.verify_recorded(client, REPLICATION_DOMAIN, bytes, signature)
     }
 }
 

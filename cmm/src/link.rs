@@ -151,7 +151,7 @@ impl Link {
         }
         let config = group_config(decision, self.request_timeout);
         let members = config.members.clone();
-        let keys = GroupKeys::new(self.keyring.clone(), members.clone());
+        let keys = GroupKeys(self.keyring.clone());
         let mut client = Client::new(&config, client_id(self.me), Box::new(keys), cx.now().as_nanos());
         if manager_node(self.me).is_none() {
             client.listen(cx.now());

@@ -4,7 +4,7 @@
 #![no_main]
 
 use cl_base::{PeerId, Time};
-use replication_proto::{Client, ClientEffect, Config, Keys, MemberId, Signature};
+use replication_proto::{Client, ClientEffect, Config, Keys, Signature};
 use std::time::Duration;
 
 struct Silent;
@@ -13,7 +13,7 @@ impl Keys for Silent {
     fn sign(&self, _: &[u8]) -> Signature {
         [0; 64]
     }
-    fn verify_member(&self, _: MemberId, _: &[u8], _: &Signature) -> bool {
+    fn verify_member(&self, _: PeerId, _: &[u8], _: &Signature) -> bool {
         true
     }
     fn verify_client(&self, _: PeerId, _: &[u8], _: &Signature) -> bool {

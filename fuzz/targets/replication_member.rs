@@ -13,7 +13,7 @@ use replication_proto::{
 use std::time::Duration;
 
 const ME: MemberId = MemberId(1);
-const BYZANTINE: MemberId = MemberId(0);
+const BYZANTINE: PeerId = PeerId::new(1, 0);
 
 /// Every signature of the Byzantine member and of clients is good.
 struct Lenient;
@@ -22,8 +22,8 @@ impl Keys for Lenient {
     fn sign(&self, _: &[u8]) -> Signature {
         [1; 64]
     }
-    fn verify_member(&self, member: MemberId, _: &[u8], signature: &Signature) -> bool {
-        member == BYZANTINE || (member == ME && *signature == [1; 64])
+    fn verify_member(&self, member: PeerId, _: &[u8], signature: &Signature) -> bool {
+        member == BYZANTINE || (member == PeerId::new(2, 0) && *signature == [1; 64])
     }
     fn verify_client(&self, _: PeerId, _: &[u8], _: &Signature) -> bool {
         true
@@ -73,7 +73,7 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
         now = now + Duration::from_millis(u64::from(head >> 4) * 50);
         let from = match head & 3 {
             0 => PeerId::new(77, 0),
-            _ => members[usize::from(BYZANTINE.0)],
+            _ => BYZANTINE,
         };
         replica.on_timeout(now);
         replica.on_message(now, from, &[&[0; 16], message].concat());

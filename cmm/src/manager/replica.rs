@@ -44,7 +44,7 @@ impl Replicated {
         })?;
         let path = layout.replica_storage(options.node, decision.instance());
         let members = group.members.clone();
-        let keys = Box::new(GroupKeys::new(keyring.clone(), members.clone()));
+        let keys = Box::new(GroupKeys(keyring.clone()));
         let machine = ReplicatedManager::new(config.manager());
         let replica = Durable::open(&path, config.sync, group, member, keys, machine, now)
             .map_err(|e| format!("{}: {e}", path.display()))?;

@@ -93,7 +93,7 @@ fn vote_proven(
 ) -> bool {
     match (config.votes, signature) {
         (VoteAuthentication::Signed, Some(s)) => {
-            authority.member_signed(member, statement(domain, config, member, vote), s)
+            authority.member_signed(config.peer(member), statement(domain, config, member, vote), s)
         }
         (VoteAuthentication::Channel, None) => true,
         // One encoding for each vote: what a mode does not need it does not take.
@@ -140,7 +140,11 @@ impl CheckpointProof {
             && self.signatures.windows(2).all(|pair| pair[0].0 < pair[1].0)
             && self.signatures.iter().all(|(m, s)| {
                 config.has(*m)
-                    && authority.member_signed(*m, statement(Checkpoint::DOMAIN, config, *m, &claim), s)
+                    && authority.member_signed(
+                        config.peer(*m),
+                        statement(Checkpoint::DOMAIN, config, *m, &claim),
+                        s,
+                    )
             })
     }
 }

@@ -223,7 +223,7 @@ impl Client {
     fn prove(&mut self, statement: &Digest) -> Proof {
         if self.config.clients == ClientAuthentication::Macs
             && self.signed_left == 0
-            && let Some(macs) = self.keys.macs(&statement.0)
+            && let Some(macs) = self.keys.macs(&self.config.members, &statement.0)
         {
             return Proof::Macs(macs);
         }

@@ -8,7 +8,7 @@ impl Keys for NoKeys {
     fn sign(&self, _: &[u8]) -> Signature {
         [0; 64]
     }
-    fn verify_member(&self, _: MemberId, _: &[u8], _: &Signature) -> bool {
+    fn verify_member(&self, _: PeerId, _: &[u8], _: &Signature) -> bool {
         unreachable!("a client believes f+1 members, not signatures")
     }
     fn verify_client(&self, _: PeerId, _: &[u8], _: &Signature) -> bool {
@@ -32,13 +32,13 @@ impl Keys for ZeroMacs {
     fn sign(&self, _: &[u8]) -> Signature {
         [1; 64]
     }
-    fn verify_member(&self, _: MemberId, _: &[u8], _: &Signature) -> bool {
+    fn verify_member(&self, _: PeerId, _: &[u8], _: &Signature) -> bool {
         unreachable!("a client believes f+1 members, not signatures")
     }
     fn verify_client(&self, _: PeerId, _: &[u8], _: &Signature) -> bool {
         unreachable!("a client believes f+1 members, not signatures")
     }
-    fn macs(&self, _: &[u8]) -> Option<Vec<crate::keys::Mac>> {
+    fn macs(&self, _: &[PeerId], _: &[u8]) -> Option<Vec<crate::keys::Mac>> {
         Some(vec![[0; 16]; 4])
     }
 }

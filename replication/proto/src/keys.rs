@@ -34,14 +34,14 @@ impl fmt::Debug for Digest {
 pub trait Keys: Send {
     /// Signs `bytes` with the own key.
     fn sign(&self, bytes: &[u8]) -> Signature;
-    /// Whether `signature` over `bytes` is by `member` of the group.
-    fn verify_member(&self, member: MemberId, bytes: &[u8], signature: &Signature) -> bool;
+    /// Whether `signature` over `bytes` is by `member`, a party of the roster.
+    fn verify_member(&self, member: PeerId, bytes: &[u8], signature: &Signature) -> bool;
     /// Whether `signature` over `bytes` is by the client `client`; false for a party that may not be one.
     fn verify_client(&self, client: PeerId, bytes: &[u8], signature: &Signature) -> bool;
-    /// MACs over `bytes`, one for each member in the order of the roster, under the key that this client shares
-    /// with it. `None`: it shares none, and signs instead. Only used with
+    /// MACs over `bytes`, one for each of `members` in their order, under the key that this client shares with it.
+    /// `None`: it shares none, and signs instead. Only used with
     /// [`ClientAuthentication::Macs`](crate::ClientAuthentication::Macs).
-    fn macs(&self, _bytes: &[u8]) -> Option<Vec<Mac>> {
+    fn macs(&self, _members: &[PeerId], _bytes: &[u8]) -> Option<Vec<Mac>> {
         None
     }
     /// Whether `mac` over `bytes` is by `client` for this member.
@@ -139,7 +139,7 @@ impl Authority {
         signature
     }
 
-    pub(crate) fn member_signed(&mut self, m: MemberId, digest: Digest, signature: &Signature) -> bool {
+    pub(crate) fn member_signed(&mut self, m: PeerId, digest: Digest, signature: &Signature) -> bool {
         let key = Self::key(digest, signature);
         if self.verified.contains(&key) {
             return true;
@@ -174,7 +174,7 @@ impl Authority {
         self.keys.verify_mac(client, &digest.0, mac)
     }
 
-    /// The signer is part of every signed digest, so digest and signature name the fact completely.
+    /// The signer is part of every signed digest, with the epoch, so digest and signature name the fact completely.
     fn key(digest: Digest, signature: &Signature) -> Digest {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&digest.0).update(signature);

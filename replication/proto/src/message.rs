@@ -205,7 +205,8 @@ impl<T: Statement> Signed<T> {
     }
 
     pub(crate) fn verify(&self, authority: &mut Authority, config: &Config) -> bool {
-        config.has(self.sender) && authority.member_signed(self.sender, self.digest(config), &self.signature)
+        config.has(self.sender)
+            && authority.member_signed(config.peer(self.sender), self.digest(config), &self.signature)
     }
 
     /// Names the statement and its signer.

@@ -85,7 +85,7 @@ impl Host {
         self.copies.clear();
         for disk in &mut self.disks {
             *disk = Disk::default();
-            let keys = Box::new(SimKeys::new(self.seed, &self.config.members, self.peer));
+            let keys = Box::new(SimKeys::new(self.seed, self.peer));
             self.copies.push(Replica::new(self.config.clone(), self.id, keys, Ledger::default(), local));
         }
     }
@@ -96,7 +96,7 @@ impl Host {
         self.fall();
         for disk in &mut self.disks {
             let records = disk.read().map_err(|e| format!("member {}: its disk is damaged: {e}", self.id))?;
-            let keys = Box::new(SimKeys::new(self.seed, &self.config.members, self.peer));
+            let keys = Box::new(SimKeys::new(self.seed, self.peer));
             let replica = Replica::recover(
                 self.config.clone(),
                 self.id,

@@ -1,19 +1,18 @@
 //! Signatures for simulations: fast, and unforgeable as long as nobody asks for another party's.
 
 use cl_base::PeerId;
-use replication_proto::{Keys, Mac, MemberId, Signature};
+use replication_proto::{Keys, Mac, Signature};
 
 /// The keys of `me`. A signature is a keyed hash under a secret that only follows from seed and party.
 pub struct SimKeys {
     seed: u64,
-    members: Vec<PeerId>,
     me: PeerId,
 }
 
 impl SimKeys {
     /// The keys of `me` in the world `seed`.
-    pub fn new(seed: u64, members: &[PeerId], me: PeerId) -> SimKeys {
-        SimKeys { seed, members: members.to_vec(), me }
+    pub fn new(seed: u64, me: PeerId) -> SimKeys {
+        SimKeys { seed, me }
     }
 
     fn signature(&self, party: PeerId, bytes: &[u8]) -> Signature {
@@ -36,16 +35,16 @@ impl Keys for SimKeys {
         self.signature(self.me, bytes)
     }
 
-    fn verify_member(&self, member: MemberId, bytes: &[u8], signature: &Signature) -> bool {
-        self.members.get(usize::from(member.0)).is_some_and(|p| self.signature(*p, bytes) == *signature)
+    fn verify_member(&self, member: PeerId, bytes: &[u8], signature: &Signature) -> bool {
+        self.signature(member, bytes) == *signature
     }
 
     fn verify_client(&self, client: PeerId, bytes: &[u8], signature: &Signature) -> bool {
         self.signature(client, bytes) == *signature
     }
 
-    fn macs(&self, bytes: &[u8]) -> Option<Vec<Mac>> {
-        Some(self.members.iter().map(|member| self.mac(self.me, *member, bytes)).collect())
+    fn macs(&self, members: &[PeerId], bytes: &[u8]) -> Option<Vec<Mac>> {
+        Some(members.iter().map(|member| self.mac(self.me, *member, bytes)).collect())
     }
 
     fn verify_mac(&self, client: PeerId, bytes: &[u8], mac: &Mac) -> bool {

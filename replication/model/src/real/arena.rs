@@ -189,7 +189,7 @@ impl Arena {
     }
 
     fn keys(&self, member: usize) -> Box<SimKeys> {
-        Box::new(SimKeys::new(self.config.group, &self.config.members, self.config.members[member]))
+        Box::new(SimKeys::new(self.config.group, self.config.members[member]))
     }
 
     fn replay(&mut self, member: usize, inputs: Vec<Input>) -> u32 {

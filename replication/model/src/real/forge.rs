@@ -11,7 +11,7 @@ use replication_sim::SimKeys;
 use std::sync::Arc;
 
 fn keys(model: &Real, member: usize) -> SimKeys {
-    SimKeys::new(model.config.group, &model.config.members, model.config.members[member])
+    SimKeys::new(model.config.group, model.config.members[member])
 }
 
 fn id(member: usize) -> MemberId {

@@ -93,7 +93,7 @@ impl Real {
 
 fn request(config: &Config, client: PeerId) -> Request {
     let mut request = Request { client, t: 1, notified: 0, op: b"x".to_vec(), proof: Proof::Signed([0; 64]) };
-    let keys = SimKeys::new(config.group, &config.members, client);
+    let keys = SimKeys::new(config.group, client);
     request.proof = Proof::Signed(keys.sign(&statements::request_statement(config, &request).0));
     request
 }

@@ -22,7 +22,7 @@ impl Rogue {
     pub(crate) fn new(seed: u64, config: &Config) -> Rogue {
         Rogue {
             config: config.clone(),
-            keys: SimKeys::new(seed, &config.members, ROGUE),
+            keys: SimKeys::new(seed, ROGUE),
             rng: Rng::new(seed ^ 0x0e0e),
             last: None,
         }
@@ -93,7 +93,7 @@ impl Rogue {
         let macs = rng.chance(1, 2);
         let mut request = Request { client: ROGUE, t, notified, op, proof: Proof::Macs(Vec::new()) };
         let statement = forge::request_statement(&self.config, &request).0;
-        request.proof = match self.keys.macs(&statement).filter(|_| macs) {
+        request.proof = match self.keys.macs(&self.config.members, &statement).filter(|_| macs) {
             Some(macs) => Proof::Macs(macs),
             None => Proof::Signed(self.keys.sign(&statement)),
         };

@@ -68,7 +68,7 @@ impl Adversary {
         let mut rng = Rng::new(seed ^ 0xbad ^ u64::from(me.0) << 32);
         Adversary {
             me,
-            keys: SimKeys::new(seed, &config.members, config.peer(me)),
+            keys: SimKeys::new(seed, config.peer(me)),
             config: config.clone(),
             strategies,
             memory: Vec::new(),

@@ -41,7 +41,7 @@ impl World {
     }
 
     fn new_client(&mut self, peer: PeerId) -> Client {
-        let keys = Box::new(SimKeys::new(self.options.seed, &self.config.members, peer));
+        let keys = Box::new(SimKeys::new(self.options.seed, peer));
         let mut client = Client::new(&self.config, peer, keys, self.now.as_nanos());
         client.listen(self.now);
         self.judge.client_began(peer);

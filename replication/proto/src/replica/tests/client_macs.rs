@@ -11,8 +11,8 @@ fn group() -> Group {
 fn good_for(group: &Group, t: u64, op: &str, members: &[usize]) -> Request {
     let request = group.request(t, op);
     let statement = Request::statement(group.config.group, CLIENT, t, 0, &request.op);
-    let keys = TestKeys { members: group.config.members.clone(), me: CLIENT };
-    let mut macs = keys.macs(&statement.0).unwrap();
+    let keys = TestKeys { me: CLIENT };
+    let mut macs = keys.macs(&group.config.members, &statement.0).unwrap();
     for (i, mac) in macs.iter_mut().enumerate().filter(|(i, _)| !members.contains(i)) {
         mac[i] ^= 1;
     }

@@ -26,7 +26,6 @@ fn mode() -> VoteAuthentication {
 
 /// Keyed hashes as signatures: each party's secret is its identity, and tests do not cheat.
 struct TestKeys {
-    members: Vec<PeerId>,
     me: PeerId,
 }
 
@@ -51,14 +50,14 @@ impl Keys for TestKeys {
     fn sign(&self, bytes: &[u8]) -> Signature {
         TestKeys::signature(self.me, bytes)
     }
-    fn verify_member(&self, member: MemberId, bytes: &[u8], signature: &Signature) -> bool {
-        TestKeys::signature(self.members[usize::from(member.0)], bytes) == *signature
+    fn verify_member(&self, member: PeerId, bytes: &[u8], signature: &Signature) -> bool {
+        TestKeys::signature(member, bytes) == *signature
     }
     fn verify_client(&self, client: PeerId, bytes: &[u8], signature: &Signature) -> bool {
         TestKeys::signature(client, bytes) == *signature
     }
-    fn macs(&self, bytes: &[u8]) -> Option<Vec<Mac>> {
-        Some(self.members.iter().map(|member| TestKeys::mac(self.me, *member, bytes)).collect())
+    fn macs(&self, members: &[PeerId], bytes: &[u8]) -> Option<Vec<Mac>> {
+        Some(members.iter().map(|member| TestKeys::mac(self.me, *member, bytes)).collect())
     }
     fn verify_mac(&self, client: PeerId, bytes: &[u8], mac: &Mac) -> bool {
         TestKeys::mac(client, self.me, bytes) == *mac
@@ -165,7 +164,7 @@ impl Group {
     }
 
     fn keys(&self, i: usize) -> Box<dyn Keys> {
-        Box::new(TestKeys { members: self.config.members.clone(), me: self.config.members[i] })
+        Box::new(TestKeys { me: self.config.members[i] })
     }
 
     fn member(&self, i: usize) -> &Replica<Tape> {
