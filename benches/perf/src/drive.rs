@@ -63,14 +63,19 @@ pub fn park<P: Party, R: Role>((party, role): &mut (P, R), stop: &AtomicBool) ->
 #[inline]
 fn turn<P: Party, R: Role>(party: &mut P, role: &mut R) -> Result<bool, String> {
     if role.takes_contents() {
-        let mut step = Ok(());
+        let mut failure = None;
         let taken = party.drain(BATCH, |from, contents| {
-            if step.is_ok() {
-                step = role.on_contents(from, contents);
+            // Nothing is stored for a message that is as it should be: what is measured is the layer.
+            if let Err(why) = role.on_contents(from, contents) {
+                failure.get_or_insert(why);
             }
         })?;
-        step?;
-        role.after_contents(party)?;
+        if let Some(why) = failure {
+            return Err(why);
+        }
+        if taken > 0 {
+            role.after_contents(party)?;
+        }
         if taken == 0 {
             role.on_idle(party)?;
         }

@@ -217,6 +217,8 @@ impl Producer {
             if end - self.consumed > ring.len() as u64 {
                 return None;
             }
+            // Whoever had to wait for room writes all of it next.
+            self.fetch(ring);
         }
         if skip == 0 {
             return Some(at);

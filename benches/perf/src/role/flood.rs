@@ -242,9 +242,8 @@ impl Role for Source {
 #[derive(Clone, Copy, Debug, Default)]
 struct Sender {
     credit: Credit,
-    /// Messages received since credit was given.
-    uncredited: u32,
-    heard: bool,
+    /// Messages received when credit was given last.
+    credited: u64,
 }
 
 /// Receives, and gives credit.
@@ -252,12 +251,10 @@ struct Sender {
 pub struct Sink {
     messages: Messages,
     numbered: bool,
-    credit_every: u32,
+    credit_every: u64,
     first: PeerId,
     /// By the distance of the sender's principal from that of `first`.
     senders: Vec<Sender>,
-    /// Those whose credit is due.
-    due: Vec<usize>,
 }
 
 impl Sink {
@@ -266,20 +263,20 @@ impl Sink {
         Sink {
             messages: Messages::new(case.size, case.contents),
             numbered: case.size >= super::NUMBER_LEN,
-            credit_every: (case.window / CREDITS_PER_WINDOW).max(1),
+            credit_every: u64::from((case.window / CREDITS_PER_WINDOW).max(1)),
             first,
             senders: vec![Sender::default(); case.senders as usize],
-            due: Vec::new(),
         }
     }
 
     fn give_credit<P: Party>(&mut self, party: &mut P, index: usize) -> Step {
         let Some(mut buf) = party.alloc(CREDIT_LEN) else { return Ok(()) };
-        buf.extend_from_slice(&self.senders[index].credit.to_bytes());
+        let credit = self.senders[index].credit;
+        buf.extend_from_slice(&credit.to_bytes());
         let to = PeerId::new(self.first.principal.0 + index as u32, self.first.instance);
         match party.send(to, buf) {
             Ok(()) => {
-                self.senders[index].uncredited = 0;
+                self.senders[index].credited = credit.received;
                 Ok(())
             }
             // The next message or tick tries again.
@@ -305,21 +302,19 @@ impl Role for Sink {
             return Err(format!("a message of {from}, which takes no part"));
         };
         let number = self.messages.take(contents)?;
-        sender.heard = true;
         sender.credit.received += 1;
         let seen = if self.numbered { number + 1 } else { sender.credit.received };
         sender.credit.seen = sender.credit.seen.max(seen);
-        sender.uncredited += 1;
-        if sender.uncredited.is_multiple_of(self.credit_every) {
-            self.due.push(index);
-        }
         Ok(())
     }
 
     #[inline]
     fn after_contents<P: Party>(&mut self, party: &mut P) -> Step {
-        while let Some(index) = self.due.pop() {
-            self.give_credit(party, index)?;
+        for index in 0..self.senders.len() {
+            let sender = self.senders[index];
+            if sender.credit.received - sender.credited >= self.credit_every {
+                self.give_credit(party, index)?;
+            }
         }
         Ok(())
     }
@@ -332,7 +327,7 @@ impl Role for Sink {
     fn on_tick<P: Party>(&mut self, party: &mut P) -> Step {
         // To all, for a credit may have been lost, and the last messages fill no quarter of a window.
         (0..self.senders.len())
-            .filter(|i| self.senders[*i].heard)
+            .filter(|i| self.senders[*i].credit.received > 0)
             .collect::<Vec<_>>()
             .into_iter()
             .try_for_each(|i| self.give_credit(party, i))

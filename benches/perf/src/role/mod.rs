@@ -137,21 +137,19 @@ impl Messages {
     /// # Errors
     /// If it has not the size it should have.
     #[inline]
-    fn take(&mut self, buf: &[u8]) -> Result<u64, String> {
+    fn take(&mut self, buf: &[u8]) -> Result<u64, WrongSize> {
         if buf.len() != self.size {
-            return Err(format!("a message of {} bytes arrived, {} were expected", buf.len(), self.size));
+            return Err(WrongSize { is: buf.len(), expected: self.size });
         }
-        let contents = match self.contents {
-            Contents::Loaned => buf,
-            Contents::Copied => {
-                self.into.copy_from_slice(buf);
-                &self.into
-            }
+        if self.contents == Contents::Copied {
+            self.into.copy_from_slice(buf);
+        }
+        let Some(number) = buf.first_chunk::<NUMBER_LEN>() else {
+            let mut number = [0; NUMBER_LEN];
+            number[..buf.len()].copy_from_slice(buf);
+            return Ok(u64::from_le_bytes(number));
         };
-        let mut number = [0; NUMBER_LEN];
-        let len = NUMBER_LEN.min(self.size);
-        number[..len].copy_from_slice(&contents[..len]);
-        Ok(u64::from_le_bytes(number))
+        Ok(u64::from_le_bytes(*number))
     }
 
     /// `n` as far as a message can carry it.
@@ -162,6 +160,19 @@ impl Messages {
             len @ 1..NUMBER_LEN => n & ((1 << (8 * len)) - 1),
             _ => n,
         }
+    }
+}
+
+/// A message has not the size that was agreed. Small, for a result that holds it is made for every message.
+#[derive(Clone, Copy, Debug)]
+struct WrongSize {
+    is: usize,
+    expected: usize,
+}
+
+impl From<WrongSize> for String {
+    fn from(wrong: WrongSize) -> String {
+        format!("a message of {} bytes arrived, {} were expected", wrong.is, wrong.expected)
     }
 }
 
