@@ -2,7 +2,7 @@
 //!
 //! A certificate is q = 2f+1 distinct members of the epoch, any of them (PROTOCOL.md 2).
 
-use crate::config::{Config, MemberId, Mutation, Rsn, View, VoteAuthentication};
+use crate::config::{Config, Guarantee, MemberId, Mutation, Rsn, View, VoteAuthentication};
 use crate::keys::{Authority, Digest, Domain, Signature, statement};
 use crate::message::{Checkpoint, Statement, Vote};
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -10,7 +10,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 /// A prepared certificate: the primary's PRE-PREPARE and PREPAREs of 2f other members, all with one tag.
 ///
 /// In mode M there are no signatures: it is the claim of whoever carries it, and counts as far as others back
-/// it up (PROTOCOL.md 2.8, rule 4).
+/// it up (PROTOCOL.md 2.8, rule 4). With one phase ([`Guarantee::CrashOnly`]) there are no PREPAREs.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Certificate {
     /// What was prepared, and in which view.
@@ -31,6 +31,10 @@ impl Certificate {
     /// Whether every signature is good and the signers are q distinct members; in mode M, whether there is
     /// none.
     pub(crate) fn verify(&self, authority: &mut Authority, config: &Config) -> bool {
+        if config.guarantee == Guarantee::CrashOnly {
+            return self.prepares.is_empty()
+                && proposal_proven(&self.vote, self.proposal.as_ref(), authority, config);
+        }
         if config.votes == VoteAuthentication::Channel {
             return self.proposal.is_none() && self.prepares.is_empty();
         }

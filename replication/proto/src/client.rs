@@ -1,8 +1,8 @@
 //! The client's side: operations, replies that f+1 members agree on, notifications (PROTOCOL.md 2.11).
 
-use crate::config::{ClientAuthentication, Config, MemberId, Rsn, View};
+use crate::config::{ClientAuthentication, Config, MemberId, Mutation, Rsn, View};
 use crate::keys::{Digest, Keys};
-use crate::message::{self, Message, Notify, Outcome, Proof, Reply, Request, result_digest};
+use crate::message::{self, Message, Notify, Outcome, Proof, Reply, Request, Tentative, result_digest};
 use crate::notifications::{Inbox, Progress, nth_largest};
 use crate::reads::{ReadTicket, Reads};
 use cl_base::{PeerId, Time};
@@ -48,7 +48,8 @@ pub enum ClientEffect {
         /// A frame.
         bytes: Vec<u8>,
     },
-    /// f+1 members agree on the result of an operation.
+    /// f+1 members agree on the result of an operation, or 2f+1 where they answer before they have committed it
+    /// ([`Guarantee`](crate::Guarantee)).
     Completed {
         /// Which operation.
         ticket: Ticket,
@@ -107,16 +108,32 @@ pub struct ViewHint {
 /// What a member said of a request.
 type Answer = (Rsn, Digest);
 
+/// For an answer that can be undone the view, and what else must be equal.
+type Standing = Option<(View, Tentative)>;
+
 struct Outstanding {
     frame: Vec<u8>,
     /// The request while it has MACs only: it is signed before it is sent again.
     unsigned: Option<Request>,
     resend_at: Time,
     attempts: u32,
-    answers: BTreeMap<MemberId, Answer>,
+    answers: BTreeMap<MemberId, (Answer, Standing)>,
     stale: BTreeMap<MemberId, u64>,
     /// What each member sent as the result: one candidate each, so that a faulty one displaces none but its own.
     results: BTreeMap<MemberId, (Digest, Vec<u8>)>,
+}
+
+/// The answer that is good: w members gave it for ever, or q of them in one view with one history, some of which may
+/// be able to undo it (PROTOCOL.md 2.13).
+fn agreed(answers: &BTreeMap<MemberId, (Answer, Standing)>, config: &Config) -> Option<Answer> {
+    let early = if config.mutated(Mutation::WeakTentativeQuorum) { config.weak() } else { config.quorum() };
+    answers.values().find_map(|(answer, standing)| {
+        let committed = answers.values().filter(|given| **given == (*answer, None)).count();
+        let tentative = answers.values().filter(|given| **given == (*answer, *standing)).count();
+        let enough = committed >= config.weak()
+            || (standing.is_some() && config.guarantee.answers_early() && committed + tentative >= early);
+        enough.then_some(*answer)
+    })
 }
 
 /// A client of a group.
@@ -368,8 +385,12 @@ impl Client {
         match reply.outcome {
             Outcome::Executed { rsn, digest, result } => {
                 let answer = (rsn, digest);
+                let standing = reply.tentative.map(|tentative| (reply.view, tentative));
                 if self.decided.get(&t).is_some_and(|decided| *decided != answer) {
-                    return self.outvote(member);
+                    // What can be undone may have been honest.
+                    return if standing.is_none() {
+                        self.outvote(member)
+                    };
                 }
                 let Some(outstanding) = self.outstanding.get_mut(&t) else { return };
                 if let Some(result) = result {
@@ -378,7 +399,11 @@ impl Client {
                     }
                     outstanding.results.insert(member, (digest, result));
                 }
-                outstanding.answers.insert(member, answer);
+                let known = outstanding.answers.get(&member).copied();
+                if standing.is_some() && matches!(known, Some((_, None))) {
+                    return; // overtaken by an answer that is good for ever
+                }
+                outstanding.answers.insert(member, (answer, standing));
             }
             Outcome::Stale { floor } => {
                 let Some(outstanding) = self.outstanding.get_mut(&t) else { return };
@@ -393,12 +418,7 @@ impl Client {
     fn decide(&mut self, t: u64) {
         let weak = self.config.weak();
         let Some(outstanding) = self.outstanding.get_mut(&t) else { return };
-        let mut counts: BTreeMap<Answer, usize> = BTreeMap::new();
-        for answer in outstanding.answers.values() {
-            *counts.entry(*answer).or_default() += 1;
-        }
-        let agreed = counts.into_iter().find(|(_, count)| *count >= weak).map(|(answer, _)| answer);
-        if let Some((rsn, digest)) = agreed
+        if let Some((rsn, digest)) = agreed(&outstanding.answers, &self.config)
             && let Some(result) =
                 outstanding.results.values().find(|(d, _)| *d == digest).map(|(_, result)| result.clone())
         {
@@ -412,8 +432,8 @@ impl Client {
                 Some(ticket) => ClientEffect::Read { ticket, result: Some(result) },
                 None => ClientEffect::Completed { ticket: Ticket(t), result, rsn },
             });
-            for (member, answer) in answers {
-                if answer != (rsn, digest) {
+            for (member, (answer, standing)) in answers {
+                if answer != (rsn, digest) && standing.is_none() {
                     self.outvote(member);
                 }
             }

@@ -85,7 +85,7 @@ fn reply(config: &Config, client: &mut Client, from: u8, view: View, t: u64, rsn
 }
 
 fn tell(config: &Config, client: &mut Client, from: u8, view: View, t: u64, outcome: Outcome) {
-    let message = Message::Reply(Reply { view, t, last_notification: 0, outcome });
+    let message = Message::Reply(Reply { view, t, last_notification: 0, tentative: None, outcome });
     client.on_message(NOW, config.peer(MemberId(from)), &message::encode(config, &message));
 }
 
@@ -320,4 +320,75 @@ fn reads_are_bounded() {
         client.read(NOW, b"q".to_vec()).unwrap();
     }
     assert_eq!(client.read(NOW, b"q".to_vec()), Err(SubmitError::Window));
+}
+
+/// An answer that can be undone: in which view, after which history.
+fn reply_early(config: &Config, client: &mut Client, from: u8, view: View, history: u8) {
+    let outcome = Outcome::Executed { rsn: 7, digest: result_digest(b"r"), result: Some(b"r".to_vec()) };
+    let tentative = Some(Tentative { tag: Digest::default(), history: Digest([history; 32]) });
+    let message = Message::Reply(Reply { view, t: 100, last_notification: 0, tentative, outcome });
+    client.on_message(NOW, config.peer(MemberId(from)), &message::encode(config, &message));
+}
+
+fn completed(client: &mut Client) -> bool {
+    effects(client).iter().any(|effect| matches!(effect, ClientEffect::Completed { .. }))
+}
+
+#[test]
+fn answers_that_can_be_undone_count_when_2f_plus_1_are_of_one_view_and_history() {
+    for guarantee in [crate::Guarantee::ByzantineTentative, crate::Guarantee::CrashOnly] {
+        let config = Config { guarantee, ..client().0 };
+        let submitted = || {
+            let mut client = Client::new(&config, ME, Box::new(NoKeys), 100);
+            client.submit(NOW, b"op".to_vec()).unwrap();
+            client
+        };
+        for (from_others, good) in
+            [([(1, 0), (1, 0)], true), ([(1, 0), (1, 1)], false), ([(1, 0), (2, 0)], false)]
+        {
+            let mut client = submitted();
+            reply_early(&config, &mut client, 0, 1, 0);
+            for (from, (view, history)) in (1..).zip(from_others) {
+                assert!(!completed(&mut client));
+                reply_early(&config, &mut client, from, view, history);
+            }
+            assert_eq!(completed(&mut client), good, "{guarantee:?} {from_others:?}");
+        }
+        // Some may be certain already, and f+1 of those are enough by themselves.
+        let mut client = submitted();
+        reply_early(&config, &mut client, 0, 1, 0);
+        reply_early(&config, &mut client, 1, 1, 0);
+        assert!(!completed(&mut client));
+        reply(&config, &mut client, 2, 5, 100, 7, b"r");
+        assert!(completed(&mut client));
+        let mut client = submitted();
+        reply(&config, &mut client, 0, 1, 100, 7, b"r");
+        reply_early(&config, &mut client, 0, 1, 0);
+        reply(&config, &mut client, 2, 5, 100, 7, b"r");
+        assert!(completed(&mut client), "an overtaken answer takes nothing back");
+    }
+}
+
+#[test]
+fn who_did_not_ask_for_answers_that_can_be_undone_does_not_believe_them() {
+    let (config, mut client) = client();
+    client.submit(NOW, b"op".to_vec()).unwrap();
+    for from in 0..4 {
+        reply_early(&config, &mut client, from, 0, 0);
+    }
+    assert!(!completed(&mut client));
+}
+
+#[test]
+fn an_answer_that_was_undone_is_no_lie() {
+    let config = Config { guarantee: crate::Guarantee::ByzantineTentative, ..client().0 };
+    let mut client = Client::new(&config, ME, Box::new(NoKeys), 100);
+    client.submit(NOW, b"op".to_vec()).unwrap();
+    reply_early(&config, &mut client, 0, 0, 0);
+    effects(&mut client);
+    for from in [1, 2] {
+        reply(&config, &mut client, from, 1, 100, 8, b"r");
+    }
+    reply_early(&config, &mut client, 3, 0, 0);
+    assert!(effects(&mut client).iter().all(|e| !matches!(e, ClientEffect::Outvoted { .. })));
 }

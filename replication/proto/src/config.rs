@@ -24,6 +24,31 @@ impl fmt::Display for MemberId {
     }
 }
 
+/// What an answer of the group is worth: it decides how many rounds of messages are behind each (PROTOCOL.md 2.13,
+/// dissertation 7.1.1). Every variant of `active_members` goes with every one of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Guarantee {
+    /// Three phases: f Byzantine members, whatever they do. f+1 equal answers are enough for a client.
+    #[default]
+    Byzantine,
+    /// Two phases: as safe as three. Members execute and answer what is prepared before it is committed, and undo that
+    /// when the view changes first; so a client waits for 2f+1 equal answers of one view, and one silent or lying
+    /// member costs it the third phase, or the time until it asks again.
+    ByzantineTentative,
+    /// One phase, NOT Byzantine fault-tolerant: f members may crash and lose messages, none may lie. Members execute
+    /// and answer what the primary proposes. A primary that shows different batches to different members is noticed
+    /// at once, since the 2f+1 answers with digests of the whole history that a client waits for never come; but
+    /// what was acknowledged before can be lost in the view change that follows.
+    CrashOnly,
+}
+
+impl Guarantee {
+    /// Whether members answer before a batch is committed.
+    pub(crate) fn answers_early(self) -> bool {
+        self != Guarantee::Byzantine
+    }
+}
+
 /// How members prove their PRE-PREPAREs and PREPAREs to each other (PROTOCOL.md 2.2).
 ///
 /// Both are safe. CHECKPOINT, VIEW-CHANGE and NEW-VIEW are signed in both, since they are shown to third
@@ -87,11 +112,15 @@ pub enum Mutation {
     SpareForgets,
     /// In mode M one member is enough to back up the claim that a batch was prepared.
     OneVoucher,
+    /// w equal tentative answers are enough for a client.
+    WeakTentativeQuorum,
+    /// What was executed tentatively is not undone when the view changes.
+    NoUndo,
 }
 
 impl Mutation {
     /// All of them, with the names that command lines use.
-    pub const ALL: [(&'static str, Mutation); 10] = [
+    pub const ALL: [(&'static str, Mutation); 12] = [
         ("no-freeze", Mutation::NoFreeze),
         ("commit-quorum-2f", Mutation::CommitQuorum2f),
         ("lowest-view", Mutation::LowestView),
@@ -102,6 +131,8 @@ impl Mutation {
         ("one-voucher", Mutation::OneVoucher),
         ("weak-read-quorum", Mutation::WeakReadQuorum),
         ("read-before-order", Mutation::ReadBeforeOrder),
+        ("weak-tentative-quorum", Mutation::WeakTentativeQuorum),
+        ("no-undo", Mutation::NoUndo),
     ];
 }
 
@@ -124,7 +155,9 @@ pub struct Config {
     /// Members asked to take part in a view: `2f+1` (fewest messages), up to `3f+1` (there are no spares, so f
     /// silent members cost nothing). A certificate takes `2f+1` in any case.
     pub active_members: usize,
-    /// How they are chosen.
+    /// What an answer is worth; faults of members that lie are tolerated with the first two.
+    pub guarantee: Guarantee,
+    /// How active members are chosen.
     pub active_set: ActiveSet,
     /// How votes are authenticated between members.
     pub votes: VoteAuthentication,
@@ -187,7 +220,8 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// The usual parameters (PROTOCOL.md 2.1 and 2.9) for this roster of `3f+1` members.
+    /// The usual parameters (PROTOCOL.md 2.1 and 2.9) for this roster of `3f+1` members, of which f may be Byzantine
+    /// ([`Guarantee::Byzantine`]).
     ///
     /// # Errors
     /// As [`Config::validate`].
@@ -200,6 +234,7 @@ impl Config {
             f,
             members,
             active_members: 2 * usize::from(f) + 1,
+            guarantee: Guarantee::default(),
             active_set: ActiveSet::default(),
             votes: VoteAuthentication::default(),
             clients: ClientAuthentication::default(),
@@ -339,6 +374,12 @@ impl Config {
     /// If `member` is not in the roster.
     pub fn peer(&self, member: MemberId) -> PeerId {
         self.members[usize::from(member.0)]
+    }
+
+    /// Whether what is prepared is proven by the claims of several members (2.8, rule 4, mode M). Where nobody lies
+    /// each claim is true.
+    pub(crate) fn counts_claims(&self) -> bool {
+        self.votes == VoteAuthentication::Channel && self.guarantee != Guarantee::CrashOnly
     }
 
     /// How many digests of one position a VIEW-CHANGE of mode M names at most: what keeps it below the limit of

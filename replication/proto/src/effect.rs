@@ -67,7 +67,7 @@ pub enum Event {
         /// In which view.
         view: View,
     },
-    /// A batch was executed.
+    /// A batch was executed, for good: what is executed tentatively is told of when it is committed.
     Executed {
         /// Its position.
         rsn: Rsn,
@@ -77,6 +77,13 @@ pub enum Event {
         time: Time,
         /// Operations executed, duplicates not counted.
         ops: usize,
+    },
+    /// What was executed tentatively is undone, because the view ends ([`Guarantee`](crate::Guarantee)).
+    Undone {
+        /// What had been executed.
+        from: Rsn,
+        /// What is left.
+        to: Rsn,
     },
     /// A checkpoint is stable; the log below it is gone.
     StableCheckpoint {

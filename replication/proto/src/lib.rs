@@ -22,6 +22,9 @@
 //!
 //! * Of section 2 this is 2.1 to 2.9, 2.11 and 2.12 in both modes ([`VoteAuthentication`]), with widening or
 //!   strict mode (2.10, [`ActiveSet`]); the epoch is 0. Evidence and epochs (2.15) are not here yet.
+//! * Variants (2.13) are chosen by [`Guarantee`]. With one phase COMMITs are sent, too, after the answers: they tell
+//!   what is durable, so that notifications, checkpoints and views go on as with three. In a widened view answers
+//!   wait for them. Notifications and checkpoints never hold what can still be undone.
 //! * READ-REPLY names A(v): a client need not know how it was chosen. Who cannot answer a read says so, so that
 //!   it is ordered without a time-out.
 //! * Q names what was accepted with its body, voted for or not: rule 4 needs no more than that a correct member
@@ -60,7 +63,8 @@ pub mod message;
 pub use certificate::{Certificate, CheckpointProof, VoteClaim};
 pub use client::{Client, ClientEffect, SubmitError, Ticket, ViewHint};
 pub use config::{
-    ActiveSet, ClientAuthentication, Config, ConfigError, MemberId, Mutation, Rsn, View, VoteAuthentication,
+    ActiveSet, ClientAuthentication, Config, ConfigError, Guarantee, MemberId, Mutation, Rsn, View,
+    VoteAuthentication,
 };
 pub use effect::{Effect, Event, LeaveReason};
 pub use keys::{Digest, Keys, Mac, Signature};

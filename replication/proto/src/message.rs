@@ -329,6 +329,16 @@ pub enum Outcome {
     },
 }
 
+/// What makes answers before the commit comparable: with these and the view equal at 2f+1 members, the request is
+/// committed in the client's eyes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub struct Tentative {
+    /// The tag of the view.
+    pub tag: Digest,
+    /// The digest of all batches executed up to now, in order.
+    pub history: Digest,
+}
+
 /// REPLY: a member of A(v) answers a client.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Reply {
@@ -338,6 +348,8 @@ pub struct Reply {
     pub t: u64,
     /// The sequence number of the last notification for the client, 0 if there never was one.
     pub last_notification: u64,
+    /// Present if the request was executed and is not committed ([`Guarantee`](crate::Guarantee)).
+    pub tentative: Option<Tentative>,
     /// What became of it.
     pub outcome: Outcome,
 }

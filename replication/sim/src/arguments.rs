@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use clap::builder::PossibleValuesParser;
-use replication_proto::Mutation;
+use replication_proto::{Guarantee, Mutation};
 use replication_sim::{Options, Sabotage, Trim};
 
 /// Simulates groups of replicas: one seed is one run, in which the network, the members, their disks and clients
@@ -38,6 +38,12 @@ pub(crate) struct Arguments {
     /// Faulty members of every group; without it each seed draws at most f. With more than f, objections are due
     #[arg(long)]
     pub(crate) faulty: Option<usize>,
+    /// What answers are worth, in every run; without it each seed draws
+    #[arg(long, value_parser = PossibleValuesParser::new(GUARANTEES.map(|(name, _)| name)))]
+    pub(crate) guarantee: Option<String>,
+    /// Members lie even where only crashes are tolerated; objections are due
+    #[arg(long, requires = "guarantee")]
+    pub(crate) beyond: bool,
     /// Print failures as they are found, without making them smaller
     #[arg(long)]
     pub(crate) no_shrink: bool,
@@ -67,13 +73,21 @@ Examples:
   A million, two at a time: replication-sim --first 1 --seeds 1000000 --threads 2
   One seed, step by step:   replication-sim --seed 17 --trace
   Do the judges see it?     replication-sim --sabotage no-freeze --seeds 2000
-  Beyond the promise:       replication-sim --f 1 --faulty 2";
+  Beyond the promise:       replication-sim --f 1 --faulty 2
+  Liars where crashes only: replication-sim --guarantee crash-only --beyond";
 
 /// The names of rules that can be broken.
 fn rules() -> PossibleValuesParser {
     let names = Mutation::ALL.iter().map(|(name, _)| *name);
     PossibleValuesParser::new(names.chain([AMNESIA]))
 }
+
+/// The names of guarantees.
+const GUARANTEES: [(&str, Guarantee); 3] = [
+    ("byzantine", Guarantee::Byzantine),
+    ("byzantine-tentative", Guarantee::ByzantineTentative),
+    ("crash-only", Guarantee::CrashOnly),
+];
 
 /// Members restart without their records.
 const AMNESIA: &str = "amnesia";
@@ -97,6 +111,8 @@ impl Arguments {
             sabotage: self.sabotage.as_deref().map(sabotage),
             f: self.f.map(usize::from),
             faulty: self.faulty,
+            guarantee: self.guarantee(),
+            beyond: self.beyond,
             trim: Trim {
                 without: self.without.iter().copied().collect(),
                 clients: self.clients,
@@ -105,6 +121,11 @@ impl Arguments {
                 calm: self.calm,
             },
         }
+    }
+
+    fn guarantee(&self) -> Option<Guarantee> {
+        let named = self.guarantee.as_deref()?;
+        GUARANTEES.iter().find(|(name, _)| *name == named).map(|(_, guarantee)| *guarantee)
     }
 
     /// The command that repeats a run.
@@ -116,6 +137,12 @@ impl Arguments {
         }
         if let Some(faulty) = self.faulty {
             command += &format!(" --faulty {faulty}");
+        }
+        if let Some(guarantee) = &self.guarantee {
+            command += &format!(" --guarantee {guarantee}");
+        }
+        if self.beyond {
+            command += " --beyond";
         }
         if let Some(rule) = &self.sabotage {
             command += &format!(" --sabotage {rule}");

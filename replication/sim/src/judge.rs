@@ -96,6 +96,7 @@ impl Judge {
                 self.reaches(member, rsn);
                 "batches executed"
             }
+            Event::Undone { .. } => "executions undone",
             Event::StableCheckpoint { rsn, digest } => {
                 let (rsn, digest) = (*rsn, *digest);
                 if *self.stable.entry(rsn).or_insert(digest) != digest {

@@ -3,7 +3,7 @@
 mod draw;
 
 use cl_base::PeerId;
-use replication_proto::{Mutation, VoteAuthentication};
+use replication_proto::{Guarantee, Mutation, VoteAuthentication};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
@@ -219,6 +219,8 @@ pub(crate) struct Plan {
     pub(crate) f: usize,
     /// Mode S or M.
     pub(crate) votes: VoteAuthentication,
+    /// Three phases, two or one.
+    pub(crate) guarantee: Guarantee,
     /// What goes wrong; `None` where something was struck out.
     pub(crate) faults: Vec<Option<Fault>>,
     /// Faults stop here, Byzantine ones excepted.
@@ -264,6 +266,16 @@ impl Plan {
             Fault::Member { member, trouble: Trouble::LosesDisk | Trouble::RotsDisk, .. } => member == of,
             _ => false,
         })
+    }
+
+    /// Strikes out lies, where nobody is promised to survive them. A member that would have lied fails otherwise or
+    /// not at all.
+    pub(crate) fn keep_honest(&mut self) {
+        for fault in self.faults.iter_mut() {
+            if matches!(fault, Some(Fault::Byzantine { .. })) {
+                *fault = None;
+            }
+        }
     }
 
     /// Strikes out what `trim` says.

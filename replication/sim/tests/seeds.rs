@@ -1,6 +1,6 @@
 //! The simulator as a test: clean seeds stay clean, broken rules are noticed, runs repeat themselves.
 
-use replication_proto::Mutation;
+use replication_proto::{Guarantee, Mutation};
 use replication_sim::{Options, Report, Sabotage, faults, kind, run, shrink};
 
 /// Debug builds are some twenty times slower.
@@ -83,4 +83,27 @@ fn broken_rules_are_noticed() {
     {
         assert!(noticed(Sabotage::Mutation(mutation), 3000).is_some(), "{mutation:?}");
     }
+}
+
+/// The weakest guarantee is what its name says: with a member that lies, what was acknowledged gets lost.
+#[test]
+fn with_one_phase_members_that_lie_are_too_much() {
+    let lied = |seed| {
+        let guarantee = Some(Guarantee::CrashOnly);
+        let options = Options { seed, f: Some(1), guarantee, beyond: true, ..Options::default() };
+        run(options).violations.iter().any(|v| kind(v) != "progress")
+    };
+    assert!((1..=2000).any(lied));
+}
+
+/// Two phases are as good as three only because what was not committed is undone.
+#[test]
+fn what_is_not_undone_is_noticed() {
+    let sabotage = Some(Sabotage::Mutation(Mutation::NoUndo));
+    let noticed = |seed| {
+        let guarantee = Some(Guarantee::ByzantineTentative);
+        let options = Options { seed, f: Some(1), guarantee, sabotage, ..Options::default() };
+        run(options).violations.iter().any(|v| kind(v) != "progress")
+    };
+    assert!((1..=2000).any(noticed));
 }

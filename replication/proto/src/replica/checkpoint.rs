@@ -25,6 +25,7 @@ struct GroupState {
     epoch: u64,
     members: Vec<PeerId>,
     time: Time,
+    history: Digest,
     sessions: Sessions,
     machine_bytes: u64,
 }
@@ -38,6 +39,7 @@ impl<S: StateMachine> Replica<S> {
             epoch: self.config.epoch,
             members: self.config.members.clone(),
             time: self.time,
+            history: self.history,
             sessions: self.sessions.clone(),
             machine_bytes: machine.len() as u64,
         });
@@ -61,6 +63,7 @@ impl<S: StateMachine> Replica<S> {
         self.machine.restore(machine)?;
         self.sessions = group.sessions;
         self.time = group.time;
+        self.history = group.history;
         self.executed = rsn;
         Ok(())
     }
@@ -164,6 +167,10 @@ impl<S: StateMachine> Replica<S> {
         }
         if self.snapshots.get(&rsn).is_some_and(|own| own.digest != digest) {
             return self.halt("a stable checkpoint contradicts the state executed here");
+        }
+        if self.tentative.first().is_some_and(|first| first <= rsn) {
+            // It may not be what was committed there, and the log that would tell goes.
+            self.undo();
         }
         // Never h without the state on disk where there is a state: were all members to stop between two such
         // records, nobody would have it any more.

@@ -1,7 +1,7 @@
 //! What a set V of VIEW-CHANGEs decides about the order (PROTOCOL.md 2.8, rule 4).
 
 use crate::certificate::{Certificate, CheckpointProof};
-use crate::config::{Config, Mutation, Rsn, View, VoteAuthentication};
+use crate::config::{Config, Mutation, Rsn, View};
 use crate::keys::Digest;
 use crate::message::{ViewChange, body_digest};
 
@@ -21,12 +21,12 @@ pub(super) fn decide(config: &Config, v: &[&ViewChange]) -> Option<Decision> {
     let mut order = Vec::new();
     let mut len = 0;
     for rsn in stable.rsn + 1..=top {
-        let choice = match config.votes {
-            VoteAuthentication::Signed if config.mutated(Mutation::LowestView) => {
-                v.iter().filter_map(|vc| prepared(vc, rsn)).min_by_key(|c| c.vote.view).map(|c| c.vote.digest)
-            }
-            VoteAuthentication::Signed => highest_certificate(v, rsn),
-            VoteAuthentication::Channel => count(config, v, rsn)?,
+        let choice = if config.counts_claims() {
+            count(config, v, rsn)?
+        } else if config.mutated(Mutation::LowestView) {
+            v.iter().filter_map(|vc| prepared(vc, rsn)).min_by_key(|c| c.vote.view).map(|c| c.vote.digest)
+        } else {
+            highest_certificate(v, rsn)
         };
         order.push(choice.unwrap_or_else(|| body_digest(config, rsn, &None)));
         if choice.is_some() {
@@ -44,7 +44,7 @@ fn prepared(vc: &ViewChange, rsn: Rsn) -> Option<&Certificate> {
     Some(&vc.prepared[at])
 }
 
-/// Mode S: the certificate of the highest view, whoever brings it.
+/// Mode S, and where nobody lies: the certificate of the highest view, whoever brings it.
 fn highest_certificate(v: &[&ViewChange], rsn: Rsn) -> Option<Digest> {
     v.iter().filter_map(|vc| prepared(vc, rsn)).max_by_key(|c| c.vote.view).map(|c| c.vote.digest)
 }

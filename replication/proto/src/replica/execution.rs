@@ -1,16 +1,16 @@
 //! Execution in RSN order, replies and notifications (PROTOCOL.md 2.5 rule 5, 2.11).
 
 use super::pending::RequestId;
+use super::tentative::{Done, Notified};
 use super::unheard::Question;
 use super::{Refusal, Replica};
 use crate::config::Rsn;
 use crate::effect::Event;
-use crate::keys::Digest;
+use crate::keys::{Digest, Domain, digest_of};
 use crate::machine::{Apply, NO_CLIENT, StateMachine};
-use crate::message::{Batch, Message, Notify, Outcome, Reply, result_digest};
+use crate::message::{Batch, Body, Message, Notify, Outcome, Reply, Tentative, result_digest};
 use crate::session::Known;
 use cl_base::PeerId;
-use std::collections::BTreeMap;
 
 /// A result of at most this many bytes comes from every member; a longer one from the designated member only,
 /// unless the client asks again.
@@ -20,56 +20,90 @@ pub(super) const SHORT_RESULT_BYTES: usize = 256;
 const NOTIFY_BYTES_MAX: usize = 48 * 1024;
 
 impl<S: StateMachine> Replica<S> {
-    /// Executes what is committed, in order.
+    /// Executes what is committed, in order, and what may be executed before that.
     pub(super) fn execute_ready(&mut self) {
         while self.halted.is_none() && self.has_state() {
+            self.settle_tentative();
             let rsn = self.executed + 1;
-            let Some(slot) = self.log.get_mut(rsn) else { return };
-            let Some(accepted) = slot.accepted.filter(|_| slot.committed) else { return };
-            let body = slot.body().expect("what is committed was prepared, with its body").clone();
-            slot.executed = Some(accepted.digest);
-            self.executed = rsn;
-            let ops = body.map_or(0, |batch| self.execute(rsn, batch));
-            self.event(Event::Executed { rsn, digest: accepted.digest, time: self.time, ops });
-            self.note_execution();
-            if rsn.is_multiple_of(self.config.checkpoint_interval) {
-                self.take_checkpoint();
+            let Some(slot) = self.log.get(rsn) else { return };
+            let Some(accepted) = slot.accepted.filter(|_| slot.prepared) else { return };
+            let body = slot.body().expect("what is prepared has its body").clone();
+            let for_good = slot.committed && self.tentative.len() == 0;
+            if !for_good && !self.may_run_ahead(rsn, &body) {
+                return;
+            }
+            let done = self.execute(rsn, accepted.digest, body);
+            if for_good {
+                self.answer_all(&done.requests);
+                self.executed_for_good(rsn, done);
+            } else {
+                let requests = done.requests.clone();
+                self.tentative.push(rsn, done);
+                self.answer_all(&requests);
             }
         }
     }
 
-    /// Executes a batch and gives the number of operations that were new.
-    fn execute(&mut self, rsn: Rsn, batch: Batch) -> usize {
+    pub(super) fn answer_all(&mut self, requests: &[RequestId]) {
+        for id in requests {
+            self.reply(*id, false);
+        }
+    }
+
+    /// A batch is executed and committed.
+    pub(super) fn executed_for_good(&mut self, rsn: Rsn, done: Done) {
+        let slot = self.log.get(rsn).expect("committed above the checkpoint");
+        let digest = slot.executed.expect("it was executed");
+        let requests = slot.body().into_iter().flatten().flat_map(|batch| &batch.requests);
+        for id in requests.map(|r| (r.client, r.t)).collect::<Vec<_>>() {
+            self.pending.remove(id);
+        }
+        for (client, first) in done.notified {
+            self.notify(client, first);
+        }
+        let (time, ops) = (done.time, done.requests.len());
+        self.event(Event::Executed { rsn, digest, time, ops });
+        self.note_execution();
+        if rsn.is_multiple_of(self.config.checkpoint_interval) {
+            self.take_checkpoint();
+        }
+    }
+
+    /// Executes a batch; nobody hears of it here.
+    pub(super) fn execute(&mut self, rsn: Rsn, digest: Digest, body: Body) -> Done {
+        self.executed = rsn;
+        self.history = digest_of(Domain::History, &(self.history, digest));
+        self.log.get_mut(rsn).expect("what is executed is in the log").executed = Some(digest);
+        let (mut notified, mut requests) = (Notified::new(), Vec::new());
+        if let Some(batch) = body {
+            self.execute_batch(rsn, &batch, &mut notified, &mut requests);
+        }
+        Done { requests, notified, time: self.time, history: self.history }
+    }
+
+    fn execute_batch(&mut self, rsn: Rsn, batch: &Batch, notified: &mut Notified, done: &mut Vec<RequestId>) {
         // Whatever the primary proposes, agreed time does not go backwards.
         self.time = self.time.max(batch.time);
-        let mut notified = BTreeMap::new();
-        let mut cx = Apply::new(NO_CLIENT, rsn, self.time, &mut self.sessions, &mut notified);
+        let mut cx = Apply::new(NO_CLIENT, rsn, self.time, &mut self.sessions, notified);
         self.machine.advance(&mut cx);
-        let mut done = Vec::new();
         for request in &batch.requests {
             let id = (request.client, request.t);
-            self.pending.remove(id);
             self.sessions.acknowledge(request.client, request.notified);
             if self.sessions.known(id.0, id.1) != Known::New {
                 continue;
             }
-            let mut cx = Apply::new(id.0, rsn, self.time, &mut self.sessions, &mut notified);
+            let mut cx = Apply::new(id.0, rsn, self.time, &mut self.sessions, notified);
             let result = self.machine.apply(&mut cx, &request.op);
             self.sessions.executed(id.0, id.1, rsn, self.time, result);
             done.push(id);
         }
-        for id in &done {
-            self.reply(*id, false);
-        }
-        for (client, first) in notified {
-            self.notify(client, first);
-        }
-        done.len()
     }
 
     /// Answers a request that was executed before, or forgotten.
     pub(super) fn reply_cached(&mut self, id: RequestId) {
-        self.pending.remove(id);
+        if self.tentative.len() == 0 {
+            self.pending.remove(id);
+        }
         self.reply(id, true);
         self.asked_again(id.0, Question::Reply(id.1));
     }
@@ -81,6 +115,8 @@ impl<S: StateMachine> Replica<S> {
         }
         let outcome = match self.sessions.known(client, t) {
             Known::New => return,
+            // One that can still be undone is not told of: the client asks again.
+            Known::Stale(_) if self.tentative.len() > 0 => return,
             Known::Stale(floor) => Outcome::Stale { floor },
             Known::Executed(executed) => {
                 let designated = self.active[(t % self.active.len() as u64) as usize] == self.me;
@@ -92,8 +128,15 @@ impl<S: StateMachine> Replica<S> {
                 }
             }
         };
-        let last_notification = self.sessions.last_notification(client);
-        self.send(client, &Message::Reply(Reply { view: self.view, t, last_notification, outcome }));
+        let history = match outcome {
+            Outcome::Executed { rsn, .. } => self.tentative.history(rsn),
+            Outcome::Stale { .. } => None,
+        };
+        let tentative = history.map(|history| Tentative { tag: self.tag, history });
+        let last_notification =
+            self.sessions.last_notification(client).min(self.tentative.withheld(client).saturating_sub(1));
+        let reply = Reply { view: self.view, t, last_notification, tentative, outcome };
+        self.send(client, &Message::Reply(reply));
     }
 
     /// Sends unacknowledged notifications of `client` from number `from` on, as many as fit.
@@ -102,9 +145,11 @@ impl<S: StateMachine> Replica<S> {
             return;
         }
         let mut bytes = 0;
+        let withheld = self.tentative.withheld(client);
         let entries = self
             .sessions
             .outbox(client, from)
+            .take_while(|(seq, _)| *seq < withheld)
             .take_while(|(_, body)| {
                 let fits = bytes == 0 || bytes + body.len() + 12 <= NOTIFY_BYTES_MAX;
                 bytes += body.len() + 12;

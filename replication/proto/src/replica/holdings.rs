@@ -42,6 +42,7 @@ impl<S: StateMachine> Replica<S> {
             table("claims", self.claims.values().map(|c| c.len()).sum(), CLAIMS_MAX * n),
             // The stable one, the one before it, those above it, and the base of a transfer.
             table("snapshots", self.snapshots.len(), checkpoints + 3),
+            table("tentative executions", self.tentative.len(), window),
             table("pending requests", self.pending.len(), PENDING_MAX),
             table("queued requests", self.pending.queued(), 2 * PENDING_MAX + 64),
             table("clients that must sign", self.signature_only.len(), SIGNATURE_ONLY_MAX),

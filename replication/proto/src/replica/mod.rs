@@ -2,7 +2,7 @@
 //!
 //! The parts, each an `impl` block in its own file: `ordering` (PROTOCOL.md 2.5), `execution` (replies and
 //! notifications), `reads` (2.12), `unheard` (clients that get too few), `checkpoint` (2.6), `transfer` (2.7), `view_change` and `decision` (2.8), `timer` (2.9 and widening),
-//! `status` (retransmission, 2.4), `recover` (2.14).
+//! `status` (retransmission, 2.4), `recover` (2.14), `tentative` (execution before the commit, 2.13).
 
 mod checkpoint;
 mod decision;
@@ -13,6 +13,7 @@ mod pending;
 mod reads;
 mod recover;
 mod status;
+mod tentative;
 mod timer;
 mod transfer;
 mod unheard;
@@ -115,6 +116,8 @@ pub struct ReplicaStatus {
     pub stable: Rsn,
     /// s_exec, the last batch executed.
     pub executed: Rsn,
+    /// The last one that is committed, too; less than `executed` where answers do not wait for that.
+    pub committed: Rsn,
     /// The agreed time after it.
     pub time: Time,
     /// Whether a state is being fetched.
@@ -181,6 +184,10 @@ pub struct Replica<S> {
     // Replicated state beside the machine.
     sessions: Sessions,
     time: Time,
+    /// The digest of all batches executed, in order.
+    history: Digest,
+    /// What of it is not committed.
+    tentative: tentative::Tentatives,
 
     // Checkpoints.
     claims: BTreeMap<MemberId, BTreeMap<Rsn, Signed<Checkpoint>>>,
@@ -206,7 +213,7 @@ impl<S: StateMachine> Replica<S> {
         let active = config.active(0);
         let log = Log::new(config.log_window);
         let sessions = Sessions::with_limits(&config);
-        Replica {
+        let mut replica = Replica {
             me,
             authority: Authority::new(keys),
             machine,
@@ -236,6 +243,8 @@ impl<S: StateMachine> Replica<S> {
             early: VecDeque::new(),
             sessions,
             time: Time::ZERO,
+            history: Digest::default(),
+            tentative: tentative::Tentatives::default(),
             claims: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             transfer: None,
@@ -244,7 +253,9 @@ impl<S: StateMachine> Replica<S> {
             refused: RefusalCounters::new(),
             halted: None,
             config,
-        }
+        };
+        replica.keep_beginning();
+        replica
     }
 
     /// Takes in a frame from `from`, whom the transport has authenticated.
@@ -293,6 +304,7 @@ impl<S: StateMachine> Replica<S> {
             wide: self.wide.is_some(),
             stable: self.stable.rsn,
             executed: self.executed,
+            committed: self.committed(),
             time: self.time,
             transferring: self.transfer.is_some(),
             pending: self.pending.len(),

@@ -3,7 +3,7 @@
 use super::pending::RequestId;
 use super::{Mutation, Refusal, Replica, Role};
 use crate::certificate::{Certificate, prepare_proven, proposal_proven, sign_vote};
-use crate::config::{MemberId, Rsn};
+use crate::config::{Guarantee, MemberId, Rsn};
 use crate::keys::{Digest, Domain, Signature};
 use crate::log::{Accepted, Held};
 use crate::machine::StateMachine;
@@ -11,6 +11,7 @@ use crate::message::{Batch, Body, Judgement, Message, Request, Vote, body_digest
 use crate::session::Known;
 use crate::storage::Record;
 use cl_base::{PeerId, Time};
+use std::collections::BTreeSet;
 
 /// Votes kept for views not installed yet, per member: the members that installed a NEW-VIEW first vote on
 /// what it carries while it still travels to others. More is resent (STATUS).
@@ -227,10 +228,14 @@ impl<S: StateMachine> Replica<S> {
 
     /// Accepts a held proposal for which w members, the primary among them, have voted: one of them is correct.
     fn try_release(&mut self, rsn: Rsn) {
+        let primary = self.primary();
         let Some(slot) = self.log.get_mut(rsn) else { return };
         let Some(held) = &slot.held else { return };
-        let backups = slot.prepares.values().filter(|(digest, _)| *digest == held.vote.digest).count();
-        if backups + 1 < self.config.weak() {
+        let prepares = slot.prepares.iter().map(|(m, (digest, _))| (m, digest));
+        // With one phase nobody sends PREPARE.
+        let votes = prepares.chain(&slot.commits).filter(|(_, digest)| **digest == held.vote.digest);
+        let backups: BTreeSet<_> = votes.map(|(m, _)| *m).filter(|m| *m != primary).collect();
+        if backups.len() + 1 < self.config.weak() {
             return;
         }
         if let Some(Held { vote, proposal, body }) = slot.held.take().map(|held| *held) {
@@ -283,8 +288,8 @@ impl<S: StateMachine> Replica<S> {
             return;
         }
         slot.voted = true;
-        if primary {
-            return; // its PRE-PREPARE is its vote
+        if primary || self.config.guarantee == Guarantee::CrashOnly {
+            return; // its PRE-PREPARE is its vote; and with one phase there are no others
         }
         let vote = self.vote_for(rsn, accepted.digest);
         let signature = sign_vote(Domain::Prepare, &vote, self.me, &mut self.authority, &self.config);
@@ -316,7 +321,10 @@ impl<S: StateMachine> Replica<S> {
 
     /// Rule 4.
     pub(super) fn try_prepare(&mut self, rsn: Rsn) {
-        let others = self.config.quorum() - 1;
+        let others = match self.config.guarantee {
+            Guarantee::CrashOnly => 0,
+            _ => self.config.quorum() - 1,
+        };
         let primary = self.role() == Role::Primary;
         let Some(slot) = self.log.get_mut(rsn) else { return };
         let Some(accepted) = slot.accepted else { return };
@@ -347,12 +355,18 @@ impl<S: StateMachine> Replica<S> {
         self.log.get_mut(rsn).expect("present above").certificate = Some(certificate);
         self.send_vote(&Message::Commit(vote));
         self.try_commit(rsn);
+        if self.config.guarantee.answers_early() {
+            self.execute_ready();
+        }
     }
 
     fn on_commit(&mut self, from: MemberId, vote: Vote) {
         let slot = self.log.slot(vote.rsn).expect("the window was checked");
         if *slot.commits.entry(from).or_insert(vote.digest) != vote.digest {
             return self.refuse(Refusal::Conflict);
+        }
+        if self.config.guarantee == Guarantee::CrashOnly {
+            self.try_release(vote.rsn);
         }
         self.try_commit(vote.rsn);
     }

@@ -180,6 +180,7 @@ impl<S: StateMachine> Replica<S> {
             }
         }
         self.consider_transfer();
+        self.execute_ready();
         self.settle();
     }
 }

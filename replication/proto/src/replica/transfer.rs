@@ -201,6 +201,7 @@ impl<S: StateMachine> Replica<S> {
     /// Goes on from a proven state, of which `fetched` pages came from others.
     fn adopt(&mut self, snapshot: Arc<Snapshot>, fetched: usize) {
         let rsn = snapshot.rsn;
+        self.tentative.clear();
         if self.decode_state(rsn, &snapshot.state).is_err() {
             return self.halt("a state that f+1 members signed cannot be restored");
         }

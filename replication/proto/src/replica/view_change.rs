@@ -3,7 +3,7 @@
 use super::decision::decide;
 use super::{Mode, Mutation, Refusal, Replica};
 use crate::certificate::{CheckpointProof, VoteClaim, proposal_proven, sign_vote};
-use crate::config::{Config, MemberId, Rsn, View, VoteAuthentication};
+use crate::config::{Config, MemberId, Rsn, View};
 use crate::effect::{Event, LeaveReason};
 use crate::keys::{Authority, Digest, Domain};
 use crate::log::{Accepted, Slot};
@@ -35,7 +35,7 @@ fn valid(vc: &Signed<ViewChange>, authority: &mut Authority, config: &Config) ->
     *view > 0
         && prepared.windows(2).all(|pair| pair[0].vote.rsn < pair[1].vote.rsn)
         && prepared.iter().all(|c| window.contains(&c.vote.rsn) && c.vote.view < *view)
-        && (voted.is_empty() || config.votes == VoteAuthentication::Channel)
+        && (voted.is_empty() || config.counts_claims())
         && voted.windows(2).all(|pair| (pair[0].rsn, pair[0].digest) < (pair[1].rsn, pair[1].digest))
         && voted.iter().all(|claim| window.contains(&claim.rsn) && claim.view < *view)
         && voted.chunk_by(|a, b| a.rsn == b.rsn).all(|claims| claims.len() <= config.votes_claimed_max())
@@ -50,6 +50,7 @@ impl<S: StateMachine> Replica<S> {
     pub(super) fn leave(&mut self, next: View, reason: LeaveReason) {
         assert!(next > self.view, "views only grow");
         self.event(Event::LeftView { view: self.view, next, reason });
+        self.undo();
         self.count_fruitless();
         self.blame_clients();
         self.executed_in_view = 0;
@@ -70,7 +71,7 @@ impl<S: StateMachine> Replica<S> {
 
     /// Q, for those who must believe what is prepared without signatures.
     fn votes_to_claim(&self) -> Vec<VoteClaim> {
-        if self.config.votes == VoteAuthentication::Signed {
+        if !self.config.counts_claims() {
             return Vec::new();
         }
         let claims = |(rsn, slot): (Rsn, &Slot)| {
@@ -273,6 +274,7 @@ impl<S: StateMachine> Replica<S> {
         if view > self.view && self.normal() {
             self.count_fruitless();
             self.blame_clients();
+            self.undo();
         }
         self.become_stable(stable);
         self.persist(Record::NewView(installed.clone()));

@@ -3,7 +3,9 @@
 use crate::SimKeys;
 use cl_base::Rng;
 use replication_proto::message::forge;
-use replication_proto::message::{self, Checkpoint, Message, NewView, Outcome, Signed, ViewChange, Vote};
+use replication_proto::message::{
+    self, Checkpoint, Message, NewView, Outcome, Signed, Tentative, ViewChange, Vote,
+};
 use replication_proto::{Config, Digest, Keys, MemberId, VoteClaim};
 
 /// Changes a field of a message; what a signature covers is signed again with the member's own key, so that
@@ -55,6 +57,11 @@ pub(super) fn lie(rng: &mut Rng, config: &Config, me: MemberId, keys: &SimKeys, 
                     _ => *result = Some(b"wrong".to_vec()),
                 },
                 Outcome::Stale { floor } => *floor = rng.next_u64(),
+            }
+            if rng.chance(1, 2) {
+                // That what can be undone is certain, or the other way round.
+                let tentative = Tentative { tag: noise(rng), history: noise(rng) };
+                reply.tentative = if reply.tentative.is_some() { None } else { Some(tentative) };
             }
             if rng.chance(1, 4) {
                 reply.outcome = Outcome::Stale { floor: u64::MAX };

@@ -3,7 +3,7 @@
 use super::{Clock, Fault, Plan, Span, Strategy, Trouble};
 use crate::world::Options;
 use cl_base::Rng;
-use replication_proto::VoteAuthentication;
+use replication_proto::{Guarantee, VoteAuthentication};
 use std::time::Duration;
 
 const STRATEGIES: [Strategy; 14] = [
@@ -43,6 +43,18 @@ impl Plan {
     /// What goes wrong in this run.
     pub(crate) fn of(options: &Options) -> Plan {
         let mut plan = Plan::draw(&mut Rng::new(options.seed), options.f, options.faulty);
+        // Drawn apart, so that the rest of the run stays as it was.
+        let drawn = match Rng::new(options.seed ^ 0x9a).below(8) {
+            0 => Guarantee::CrashOnly,
+            1 | 2 => Guarantee::ByzantineTentative,
+            _ => Guarantee::Byzantine,
+        };
+        // A rule that is broken on purpose must be noticed with the strongest guarantee, unless told otherwise.
+        let usual = if options.sabotage.is_some() { Guarantee::Byzantine } else { drawn };
+        plan.guarantee = options.guarantee.unwrap_or(usual);
+        if plan.guarantee == Guarantee::CrashOnly && !options.beyond {
+            plan.keep_honest();
+        }
         plan.trim(&options.trim);
         plan
     }
@@ -90,6 +102,7 @@ impl Plan {
         Plan {
             f,
             votes: if rng.chance(1, 2) { VoteAuthentication::Signed } else { VoteAuthentication::Channel },
+            guarantee: Guarantee::Byzantine,
             faults: faults.into_iter().map(Some).collect(),
             heal,
             loss: if rough { rng.within(0, 150) } else { 0 },

@@ -11,7 +11,7 @@ use crate::ledger::Ledger;
 use crate::plan::{Plan, Sabotage, Strategy, Trim, Trouble};
 use cl_base::{PeerId, Rng, Time};
 use clients::ClientHost;
-use replication_proto::{ActiveSet, ClientAuthentication, Config, Event, MemberId, Mode};
+use replication_proto::{ActiveSet, ClientAuthentication, Config, Event, Guarantee, MemberId, Mode};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
@@ -29,6 +29,11 @@ pub struct Options {
     pub f: Option<usize>,
     /// Faulty members, instead of what the seed draws; more than f is beyond what the protocol promises.
     pub faulty: Option<usize>,
+    /// What answers are worth, instead of what the seed draws.
+    pub guarantee: Option<Guarantee>,
+    /// Members are Byzantine even where nobody is promised to survive that ([`Guarantee::CrashOnly`]); otherwise such
+    /// runs leave them out.
+    pub beyond: bool,
     /// What is left out of the plan that the seed draws.
     pub trim: Trim,
 }
@@ -109,6 +114,7 @@ impl World {
         config.batch_requests_max = plan.batch;
         config.client_window = 4;
         config.votes = plan.votes;
+        config.guarantee = plan.guarantee;
         // Drawn apart, so that the rest of the run stays as it was.
         config.clients = match Rng::new(options.seed ^ 0xc1).chance(1, 2) {
             true => ClientAuthentication::Signed,

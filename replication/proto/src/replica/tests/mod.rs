@@ -6,6 +6,7 @@ mod client_macs;
 mod counting;
 mod hostile;
 mod normal;
+mod phases;
 mod reads;
 mod restart;
 mod transfer;
