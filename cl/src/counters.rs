@@ -23,6 +23,7 @@ mod page;
 mod peers;
 mod place;
 mod reader;
+mod tally;
 
 pub use label::{Kind, Label};
 pub use live::{Group, Live, PeerGroup};
@@ -30,6 +31,7 @@ pub use page::PEERS_MAX;
 pub(crate) use peers::Traffic;
 pub use place::DIRECTORY_VARIABLE;
 pub use reader::{Counter, Listing, PeerCounters, Snapshot, list, list_in};
+pub(crate) use tally::{Reason, Tally};
 
 /// Whether to let other processes read an endpoint's counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -16,7 +16,7 @@ pub use send_each::Parcel;
 
 use crate::clock::Clock;
 use crate::config::{EndpointConfig, OpenError, SharedMemory};
-use crate::counters::{Counters, Live};
+use crate::counters::{Counters, Live, Tally};
 use crate::inject;
 use crate::pool::{Buf, Exhausted, Pool};
 use crate::shm::Shm;
@@ -43,9 +43,7 @@ pub struct Endpoint {
     network: Network,
     reason: Arc<str>,
     peers: Peers,
-    stats: Stats,
-    /// Where others read the counters.
-    live: Option<Box<Live>>,
+    tally: Tally,
     shm: Option<Shm>,
     /// Messages up to this length are copied into shared memory.
     copy_max: usize,
@@ -105,8 +103,7 @@ impl Endpoint {
             pool,
             reason: reason.into(),
             peers: Peers::default(),
-            stats: Stats::default(),
-            live: live.map(Box::new),
+            tally: Tally { stats: Stats::default(), live: live.map(Box::new) },
             copy_max: shm.as_ref().map_or(0, Shm::copy_max),
             shm,
             sharing: false,
@@ -218,8 +215,7 @@ impl Endpoint {
 
     /// Counters of what happened so far.
     pub fn stats(&self) -> Stats {
-        let mut stats = self.stats;
-        (stats.drops.reassembly_evicted, stats.drops.reassembly_expired) = self.network.evicted_and_expired();
+        let mut stats = self.tally.stats;
         self.network.transport.count(&mut stats);
         if let Some(shm) = &self.shm {
             shm.count(&mut stats);
@@ -230,7 +226,7 @@ impl Endpoint {
     /// The page from which others read the counters, for a layer above to add its own; `None` if there is
     /// none.
     pub fn counters(&mut self) -> Option<&mut Live> {
-        self.live.as_deref_mut()
+        self.tally.live.as_deref_mut()
     }
 
     /// The same, once after each time that this layer has shown its counters (at most every 50 ms): now the
@@ -238,8 +234,17 @@ impl Endpoint {
     /// else to do.
     #[inline]
     pub fn counters_due(&mut self) -> Option<&mut Live> {
-        let live = self.live.as_deref_mut()?;
+        let live = self.tally.live.as_deref_mut()?;
         if live.take_due() { Some(live) } else { None }
+    }
+
+    /// As [`Endpoint::counters_due`], for the event loop beside the layer above: if they were shown after `seen`, which
+    /// then becomes the time when they were.
+    #[inline]
+    pub(crate) fn counters_written_after(&mut self, seen: &mut Time) -> Option<&mut Live> {
+        let live = self.tally.live.as_deref_mut()?;
+        let written = live.written_at();
+        if std::mem::replace(seen, written) == written { None } else { Some(live) }
     }
 
     /// Processes that memory is shared with, and buffers of ours that they have at present.
@@ -267,7 +272,7 @@ impl Endpoint {
         let stats = self.stats();
         let (shared, lent) = self.shared();
         let backlog = self.network.backlog_len();
-        let Some(live) = &mut self.live else { return };
+        let Some(live) = &mut self.tally.live else { return };
         if let Some(shm) = &mut self.shm {
             shm.take_traffic(|peer, traffic| live.add(peer, traffic));
         }

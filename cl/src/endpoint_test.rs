@@ -12,7 +12,7 @@ fn the_counters_are_shown_before_it_sleeps() {
     };
     let (me, peer) = (PeerId::new(1, 0), PeerId::new(2, 0));
     let (mut a, b) = (Endpoint::open(config(me)).unwrap(), Endpoint::open(config(peer)).unwrap());
-    let path = a.live.as_ref().expect("this machine has /dev/shm or /tmp").path().to_owned();
+    let path = a.tally.live.as_ref().expect("this machine has /dev/shm or /tmp").path().to_owned();
     let shown = || {
         let listing = crate::counters::list_in(&[path.parent().unwrap().to_owned()]);
         let snapshot = listing.endpoints.into_iter().find(|e| e.path == path).expect("it is there");

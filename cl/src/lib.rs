@@ -17,40 +17,10 @@
 //! - **Counters can be read from outside** ([`counters`]), at no cost to the process.
 //! - **Faults can be asked for**, on any transport and in shipped programs ([`Injection`]).
 //!
-//! Two parties play ping-pong:
+//! Two processes play ping-pong (`cargo run --release -p cl --example cl_ping_pong`, in two terminals):
 //!
-//! ```
-//! use cl::{Endpoint, EndpointConfig};
-//! use cl_base::PeerId;
-//!
-//! fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     let (alice, bob) = (PeerId::new(1, 0), PeerId::new(2, 0));
-//!     let mut a = Endpoint::open(EndpointConfig::new(alice, "127.0.0.1:0".parse()?))?;
-//!     let mut b = Endpoint::open(EndpointConfig::new(bob, "127.0.0.1:0".parse()?))?;
-//!     a.resolve(bob, b.local_addr());
-//!
-//!     let ping = a.alloc_copy(b"ping")?;
-//!     a.send(bob, ping)?;
-//!     for _ in 0..3 {
-//!         let mut ball = loop {
-//!             if let Some(received) = b.poll() {
-//!                 break received;
-//!             }
-//!         };
-//!         assert_eq!((ball.from, &ball.buf[..]), (alice, &b"ping"[..]));
-//!         ball.buf[1] = b'o';
-//!         b.send_to(ball.from, ball.addr, ball.buf)?;
-//!         let mut ball = loop {
-//!             if let Some(received) = a.poll() {
-//!                 break received;
-//!             }
-//!         };
-//!         assert_eq!((ball.from, &ball.buf[..]), (bob, &b"pong"[..]));
-//!         ball.buf[1] = b'i';
-//!         a.send(bob, ball.buf)?;
-//!     }
-//!     Ok(())
-//! }
+//! ```no_run
+#![doc = include_str!("../examples/cl_ping_pong.rs")]
 //! ```
 //!
 //! # Which transport

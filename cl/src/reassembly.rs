@@ -5,6 +5,7 @@
 //! oldest unfinished message gives way: of the sender itself, or of the sender that holds most. A message
 //! that has not grown for [`TIMEOUT`] is given up.
 
+use crate::counters::{Reason, Tally};
 use crate::header::{Geometry, Repr};
 use crate::pool::{Buf, Pool};
 use cl_base::{PeerId, Time};
@@ -51,8 +52,6 @@ pub(crate) struct Reassembly {
     bytes: usize,
     /// Numbers messages in order of their first fragment.
     births: u64,
-    evicted: u64,
-    expired: u64,
     /// Bitmaps of former messages, so that none is allocated for the next.
     bitmaps: Vec<Vec<u64>>,
 }
@@ -82,10 +81,11 @@ impl Reassembly {
         repr: &Repr,
         contents: &[u8],
         pool: &Pool,
+        tally: &mut Tally,
     ) -> Outcome {
         let key = ((repr.source, from), repr.message);
         if !self.partial.contains_key(&key) {
-            self.make_room(now, key.0, repr.geometry.total());
+            self.make_room(now, key.0, repr.geometry.total(), tally);
             let Ok(mut buf) = pool.alloc(repr.geometry.total()) else { return Outcome::Exhausted };
             buf.grow(repr.geometry.total());
             self.begin(now, key, repr.geometry, buf);
@@ -108,21 +108,19 @@ impl Reassembly {
         Outcome::Complete(self.remove(&key))
     }
 
-    /// Messages given up for others, and for want of fragments.
-    pub(crate) fn evicted_and_expired(&self) -> (u64, u64) {
-        (self.evicted, self.expired)
-    }
-
     /// Gives up every message that has not grown for [`TIMEOUT`].
-    pub(crate) fn expire(&mut self, now: Time) {
+    pub(crate) fn expire(&mut self, now: Time, tally: &mut Tally) {
         let stale: Vec<_> = self
             .partial
             .iter()
             .filter(|(_, p)| now.saturating_since(p.last_growth) >= TIMEOUT)
             .map(|(&key, _)| key)
             .collect();
-        self.expired += stale.len() as u64;
-        stale.iter().for_each(|key| drop(self.remove(key)));
+        for key in stale {
+            let ((peer, _), _) = key;
+            tally.dropped(peer, Reason::Expired);
+            self.remove(&key);
+        }
     }
 
     /// True if nothing is held.
@@ -161,13 +159,13 @@ impl Reassembly {
     }
 
     /// Makes room for `len` bytes of `sender`.
-    fn make_room(&mut self, now: Time, sender: Sender, len: usize) {
+    fn make_room(&mut self, now: Time, sender: Sender, len: usize, tally: &mut Tally) {
         let over = |r: &Reassembly| r.bytes + len > TOTAL_BYTES_MAX || r.partial.len() >= MESSAGES_MAX;
         if over(self) {
-            self.expire(now);
+            self.expire(now, tally);
         }
         while self.held.get(&sender).is_some_and(|h| h.bytes + len > PEER_BYTES_MAX) {
-            self.evict_oldest(sender);
+            self.evict_oldest(sender, tally);
         }
         while over(self) {
             let (&heaviest, _) = self
@@ -175,17 +173,17 @@ impl Reassembly {
                 .iter()
                 .max_by_key(|(_, h)| (h.bytes, h.messages))
                 .expect("the limit is passed, so somebody holds something");
-            self.evict_oldest(heaviest);
+            self.evict_oldest(heaviest, tally);
         }
     }
 
-    fn evict_oldest(&mut self, sender: Sender) {
+    fn evict_oldest(&mut self, sender: Sender, tally: &mut Tally) {
         let (&oldest, _) = self
             .partial
             .range((sender, 0)..=(sender, u32::MAX))
             .min_by_key(|(_, p)| p.born)
             .expect("a sender that holds bytes has a message");
-        self.evicted += 1;
+        tally.dropped(sender.0, Reason::Evicted);
         self.remove(&oldest);
     }
 }

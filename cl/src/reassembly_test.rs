@@ -30,15 +30,25 @@ fn fragments(source: u32, id: u32, contents: &[u8], max: usize) -> Vec<(Repr, Ve
 struct World {
     pool: Pool,
     reassembly: Reassembly,
+    tally: Tally,
 }
 
 impl World {
     fn new() -> World {
-        World { pool: Pool::new(&PoolConfig::default()).unwrap(), reassembly: Reassembly::default() }
+        World {
+            pool: Pool::new(&PoolConfig::default()).unwrap(),
+            reassembly: Reassembly::default(),
+            tally: Tally::default(),
+        }
+    }
+
+    fn evicted_and_expired(&self) -> (u64, u64) {
+        let drops = &self.tally.stats.drops;
+        (drops.reassembly_evicted, drops.reassembly_expired)
     }
 
     fn insert(&mut self, now: Time, (repr, contents): &(Repr, Vec<u8>)) -> Outcome {
-        self.reassembly.insert(now, addr(1), repr, contents, &self.pool)
+        self.reassembly.insert(now, addr(1), repr, contents, &self.pool, &mut self.tally)
     }
 }
 
@@ -85,10 +95,10 @@ fn a_message_with_a_lost_fragment_is_given_up_and_its_buffer_returns() {
         assert!(matches!(world.insert(T0, fragment), Outcome::Incomplete));
     }
     assert_eq!(world.pool.available(3000), free - 1);
-    world.reassembly.expire(T0 + TIMEOUT / 2);
+    world.reassembly.expire(T0 + TIMEOUT / 2, &mut world.tally);
     assert!(!world.reassembly.is_empty());
-    world.reassembly.expire(T0 + TIMEOUT);
-    assert_eq!((world.reassembly.evicted_and_expired(), world.pool.available(3000)), ((0, 1), free));
+    world.reassembly.expire(T0 + TIMEOUT, &mut world.tally);
+    assert_eq!((world.evicted_and_expired(), world.pool.available(3000)), ((0, 1), free));
 }
 
 #[test]
@@ -105,9 +115,9 @@ fn fragments_of_contradictory_geometry_do_not_mix() {
 fn equal_message_numbers_from_different_addresses_are_different_messages() {
     let mut world = World::new();
     let f = fragments(1, 7, &message(1500), 1000);
-    let World { pool, reassembly } = &mut world;
-    assert!(matches!(reassembly.insert(T0, addr(1), &f[0].0, &f[0].1, pool), Outcome::Incomplete));
-    assert!(matches!(reassembly.insert(T0, addr(2), &f[1].0, &f[1].1, pool), Outcome::Incomplete));
+    let World { pool, reassembly, tally } = &mut world;
+    assert!(matches!(reassembly.insert(T0, addr(1), &f[0].0, &f[0].1, pool, tally), Outcome::Incomplete));
+    assert!(matches!(reassembly.insert(T0, addr(2), &f[1].0, &f[1].1, pool, tally), Outcome::Incomplete));
 }
 
 #[test]
@@ -121,7 +131,7 @@ fn huge_claims_of_one_sender_cost_it_its_own_older_messages_only() {
         assert!(matches!(world.insert(T0, claim), Outcome::Incomplete), "claim {id}");
         assert!(world.reassembly.bytes <= PEER_BYTES_MAX + 100_000);
     }
-    assert_eq!(world.reassembly.evicted_and_expired(), (98, 0));
+    assert_eq!(world.evicted_and_expired(), (98, 0));
     assert!(matches!(world.insert(T0, &innocent[1]), Outcome::Complete(_)));
 }
 

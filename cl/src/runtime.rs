@@ -7,18 +7,23 @@
 //! [`Core::should_yield`] now and then, and [posts](Core::post) the rest of its work to itself.
 //!
 //! Nothing is shared between the loops of two cores. They send each other mail ([`Mailbox`]).
+//!
+//! What a loop does ([`LoopStats`]), and how much waits for it, is among its endpoint's [counters](crate::counters):
+//! `ghidrah stat` shows it by thread.
 
 mod core;
 mod mailbox;
 mod park;
 mod queue;
 mod signals;
+mod stats;
 mod wheel;
 
-pub use self::core::{Core, LoopStats, Readiness, Token};
+pub use self::core::{Core, Readiness, Token};
 pub use self::mailbox::{Mailbox, MailboxFull};
 pub use self::queue::Priority;
 pub use self::signals::{Signal, Signals};
+pub use self::stats::LoopStats;
 pub use mio::Interest;
 
 use crate::config::{EndpointConfig, OpenError};

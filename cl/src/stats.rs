@@ -9,6 +9,9 @@ counts! {
         datagrams_sent,
         /// Of these, datagrams with contents that the network sent from where they lie, without a copy.
         datagrams_lent,
+        /// Times that the network would not send from there, and a copy was sent. The next of these datagrams are copied,
+        /// then it is asked again.
+        lends_refused,
         /// Bytes of contents in the datagrams sent and in the messages sent through shared memory.
         bytes_sent,
         /// Sends refused with an error.

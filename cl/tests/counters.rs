@@ -228,7 +228,7 @@ fn what_makes_no_sense_is_skipped_with_the_reason() {
     let page = pages.remove(0);
     for (at, bytes, why) in [
         (0, &[0xff; 8], "no page of counters"),
-        (8, &7u64.to_ne_bytes(), "its layout is version 7; this program reads 1"),
+        (8, &7u64.to_ne_bytes(), "its layout is version 7; this program reads 2"),
         (16, &[0xff; 8], "length"),
         (32, &[0xff; 8], "process"),
         (72, &[0xff; 8], "text"),

@@ -40,7 +40,7 @@ const DROPS: &[Label] = &[
     Label::count("violations", "Connections ended because the peer broke the protocol."),
     Label::count("duplicates", "Segments received more than once."),
 ];
-/// All of these are about the connection there is. Over shared memory there are no segments.
+/// All of these, and the drops of each peer, are about the connection there is. Over shared memory there are no segments.
 const OF_PEERS: &[Label] = &[
     Label::count(
         "messages_sent",
@@ -55,7 +55,7 @@ const OF_PEERS: &[Label] = &[
         "credit_stalls",
         "Times that the peer held us up for want of credit, or of room in shared memory.",
     ),
-    Label::count("duplicates", "Segments received more than once."),
+    Label::count("copies", "Messages copied, into a segment with others or out of one."),
     Label::level("held", "Bytes of messages accepted for sending and not acknowledged."),
     Label::level(
         "waiting",
@@ -73,6 +73,7 @@ pub(crate) struct Shown {
     totals: Group,
     drops: Group,
     of_peers: PeerGroup,
+    drops_of_peers: PeerGroup,
     /// Those with a connection at the last time.
     peers: Vec<PeerId>,
 }
@@ -83,6 +84,7 @@ impl Shown {
             totals: live.group("rcl", TOTALS),
             drops: live.group("rcl drops", DROPS),
             of_peers: live.peer_group("rcl", OF_PEERS),
+            drops_of_peers: live.peer_group("rcl drops", DROPS),
             peers: Vec::new(),
         }
     }
@@ -92,9 +94,11 @@ impl Shown {
         // Those that have ended are set to nothing, unless they are there again.
         for peer in self.peers.drain(..) {
             live.set_peer(self.of_peers, peer, &[0; OF_PEERS.len()]);
+            live.set_peer(self.drops_of_peers, peer, &[0; DROPS.len()]);
         }
         for (peer, counters, sizes) in node.connections() {
-            live.set_peer(self.of_peers, peer, &of_network(counters, sizes));
+            live.set_peer(self.of_peers, peer, &of_network(&counters, sizes));
+            live.set_peer(self.drops_of_peers, peer, &drops(&counters));
             self.peers.push(peer);
         }
         let by_network = self.peers.len() as u64;
@@ -102,53 +106,59 @@ impl Shown {
             live.set_peer(self.of_peers, peer, &of_shared(carried, held, waiting));
             self.peers.push(peer);
         }
-        // All fields are named, so that a new one is not forgotten here.
-        let Counters {
-            truncated,
-            version,
-            kind,
-            length,
-            checksum,
-            stale,
-            refused,
-            unproven,
-            unanswered,
-            violations,
-            messages_sent,
-            bytes_sent,
-            messages_received,
-            bytes_received,
-            copies,
-            segments,
-            retransmissions,
-            spurious,
-            duplicates,
-            timeouts,
-            credit_stalls,
-            starved,
-        } = of_all(node, links);
-        let totals = [
-            messages_sent,
-            bytes_sent,
-            messages_received,
-            bytes_received,
-            segments,
-            retransmissions,
-            spurious,
-            timeouts,
-            credit_stalls,
-            copies,
-            starved,
-            by_network,
-            links.count() as u64,
-        ];
-        live.set(self.totals, &totals);
-        let drops = [
-            truncated, version, kind, length, checksum, stale, refused, unproven, unanswered, violations,
-            duplicates,
-        ];
-        live.set(self.drops, &drops);
+        let all = of_all(node, links);
+        live.set(self.totals, &totals(&all, by_network, links.count() as u64));
+        live.set(self.drops, &drops(&all));
     }
+}
+
+/// In the order of [`TOTALS`].
+fn totals(counters: &Counters, by_network: u64, by_memory: u64) -> [u64; TOTALS.len()] {
+    [
+        counters.messages_sent,
+        counters.bytes_sent,
+        counters.messages_received,
+        counters.bytes_received,
+        counters.segments,
+        counters.retransmissions,
+        counters.spurious,
+        counters.timeouts,
+        counters.credit_stalls,
+        counters.copies,
+        counters.starved,
+        by_network,
+        by_memory,
+    ]
+}
+
+/// In the order of [`DROPS`].
+fn drops(counters: &Counters) -> [u64; DROPS.len()] {
+    // All fields are named, so that a new one is not forgotten here and above.
+    let Counters {
+        truncated,
+        version,
+        kind,
+        length,
+        checksum,
+        stale,
+        refused,
+        unproven,
+        unanswered,
+        violations,
+        messages_sent: _,
+        bytes_sent: _,
+        messages_received: _,
+        bytes_received: _,
+        copies: _,
+        segments: _,
+        retransmissions: _,
+        spurious: _,
+        duplicates,
+        timeouts: _,
+        credit_stalls: _,
+        starved: _,
+    } = *counters;
+    [truncated, version, kind, length, checksum, stale, refused, unproven, unanswered, violations, duplicates]
 }
 
 /// What all connections have done, by the network and by shared memory.
@@ -165,7 +175,7 @@ pub(crate) fn of_all(node: &Node<PoolMemory>, links: &Links) -> Counters {
 }
 
 /// A connection by the network, in the order of [`OF_PEERS`].
-fn of_network(counters: Counters, sizes: Sizes) -> [u64; OF_PEERS.len()] {
+fn of_network(counters: &Counters, sizes: Sizes) -> [u64; OF_PEERS.len()] {
     let Sizes { held, waiting, under_way, window, kept, round_trip } = sizes;
     let [held, waiting, under_way, window, kept] = [held, waiting, under_way, window, kept].map(|n| n as u64);
     [
@@ -176,7 +186,7 @@ fn of_network(counters: Counters, sizes: Sizes) -> [u64; OF_PEERS.len()] {
         counters.retransmissions,
         counters.spurious,
         counters.credit_stalls,
-        counters.duplicates,
+        counters.copies,
         held,
         waiting,
         under_way,

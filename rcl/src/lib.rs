@@ -2,44 +2,12 @@
 //!
 //! An [`Endpoint`] drives the protocol of `rcl-proto` over an endpoint of `cl`, in poll mode: it has no
 //! thread; whoever owns it calls [`Endpoint::poll`], and sleeps in [`Endpoint::park`] if there is nothing. Services
-//! of `cl`'s [runtime](cl::runtime) have [`Connections`]. Two parties play ping-pong:
+//! of `cl`'s [runtime](cl::runtime) have [`Connections`].
 //!
-//! ```
-//! use cl_base::PeerId;
-//! use rcl::{CloseReason, Endpoint, EndpointConfig, Event};
+//! Two processes play ping-pong (`cargo run --release -p rcl --example rcl_ping_pong`, in two terminals):
 //!
-//! /// Polls the ball's way until it has arrived, with the other side polling as well.
-//! fn catch(me: &mut Endpoint, other: &mut Endpoint) -> rcl::Buf {
-//!     loop {
-//!         other.poll();
-//!         if let Some(Event::Message { buf, .. }) = me.poll() {
-//!             return buf;
-//!         }
-//!     }
-//! }
-//!
-//! fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     let (alice, bob) = (PeerId::new(1, 0), PeerId::new(2, 0));
-//!     let mut a = Endpoint::open(EndpointConfig::new(alice, "127.0.0.1:0".parse()?))?;
-//!     let mut b = Endpoint::open(EndpointConfig::new(bob, "127.0.0.1:0".parse()?))?;
-//!
-//!     a.connect(bob, b.local_addr());
-//!     let mut ball = a.alloc_copy(b"ping")?;
-//!     for _ in 0..3 {
-//!         a.send(bob, ball)?;
-//!         ball = catch(&mut b, &mut a);
-//!         ball[1] = b'o';
-//!         b.send(alice, ball)?;
-//!         ball = catch(&mut a, &mut b);
-//!         assert_eq!(&ball[..], b"pong");
-//!         ball[1] = b'i';
-//!     }
-//!     a.close(bob);
-//!     while !matches!(a.poll(), Some(Event::Closed(_, CloseReason::Graceful))) {
-//!         b.poll();
-//!     }
-//!     Ok(())
-//! }
+//! ```no_run
+#![doc = include_str!("../examples/rcl_ping_pong.rs")]
 //! ```
 //!
 //! # What is guaranteed

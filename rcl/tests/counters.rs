@@ -33,8 +33,12 @@ fn total(snapshot: &Snapshot, group: &str, name: &str) -> u64 {
 }
 
 fn of_peer(snapshot: &Snapshot, peer: PeerId, name: &str) -> u64 {
+    of_peer_in(snapshot, peer, "rcl", name)
+}
+
+fn of_peer_in(snapshot: &Snapshot, peer: PeerId, group: &str, name: &str) -> u64 {
     let mut counters = snapshot.peer_counters.iter();
-    let column = counters.position(|c| c.group == "rcl" && c.name == name).expect("a counter of that name");
+    let column = counters.position(|c| c.group == group && c.name == name).expect("a counter of that name");
     snapshot.peers.iter().find(|p| p.peer == Some(peer)).expect("a row").values[column]
 }
 
@@ -76,7 +80,12 @@ fn connections_over_a_bad_network_show_what_they_do() {
         (total(&shown, "rcl", "messages_sent"), total(&shown, "rcl", "bytes_sent")),
         (500, 500 * 3000)
     );
-    assert_eq!(total(&snapshot(B), "rcl", "bytes_received"), 500 * 3000);
+    let shown_b = snapshot(B);
+    assert_eq!(total(&shown_b, "rcl", "bytes_received"), 500 * 3000);
+    // All came from A, and nothing else was dropped.
+    assert_eq!(of_peer_in(&shown_b, A, "rcl drops", "duplicates"), b.counters().duplicates);
+    assert_eq!(of_peer_in(&shown_b, A, "rcl drops", "checksum"), 0);
+    assert_eq!(of_peer(&shown_b, A, "copies"), b.counters().copies);
     assert!(total(&shown, "rcl", "spurious") <= a.counters().spurious);
     assert_eq!(total(&shown, "rcl", "connections"), 1);
     assert!(of_peer(&shown, B, "window") > 0 && of_peer(&shown, B, "rtt_us") > 0, "{shown:?}");

@@ -4,7 +4,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use system_tests::{Finished, ghidrah, run, wait_for, wait_until};
+use system_tests::{Cluster, Finished, Options, ghidrah, run, wait_for, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -22,9 +22,9 @@ fn json(finished: Finished) -> serde_json::Value {
 struct Busy(Child);
 
 impl Busy {
-    fn start(dir: &Path, layer: &str) -> Busy {
+    fn start(dir: &Path, more: &str) -> Busy {
         let mut command = Command::new(ghidrah());
-        let words = format!("perf lat --layer {layer} --transport mio --size 64 --repeat 1 --time 60 --park");
+        let words = format!("perf lat --transport mio --size 64 --repeat 1 --time 60 --park --layer {more}");
         command.args(words.split_whitespace());
         command
             .env("GHIDRAH_STAT_DIR", dir.join("stat"))
@@ -48,6 +48,9 @@ fn help_has_examples_and_nothing_is_told_as_nothing() {
     stat(dir.path(), "--help").succeeded().saying(&["--watch", "ghidrah stat --pid 1234 --peers"]);
     stat(dir.path(), "").succeeded().saying(&["no endpoint of this user", "ghidrah up"]);
     stat(dir.path(), "--pid 1").failed_saying(&["process 1 shows no counters", "ghidrah stat"]);
+    let none = stat(dir.path(), "--pid 4194999");
+    assert_eq!(none.stdout, "", "one error, and nothing that contradicts it");
+    none.failed_saying(&["there is no process 4194999", "ghidrah stat"]);
     stat(dir.path(), "--watch 0").failed_saying(&["not within 0.05 to 3600 seconds"]);
     assert_eq!(json(stat(dir.path(), "--json"))["endpoints"], serde_json::json!([]));
     let place = dir.path().join("stat");
@@ -94,7 +97,7 @@ fn working_processes_show_what_they_do() {
 #[test]
 fn reliable_connections_show_their_messages_by_peer() {
     let dir = tempfile::tempdir().expect("a directory");
-    let _busy = Busy::start(dir.path(), "rcl");
+    let _busy = Busy::start(dir.path(), "rcl --faults duplicate=20%");
     let endpoint = wait_for("an endpoint with messages", PATIENCE, || {
         let listing = json(stat(dir.path(), "--json --peers"));
         let endpoints = listing["endpoints"].as_array().expect("a list").clone();
@@ -112,6 +115,51 @@ fn reliable_connections_show_their_messages_by_peer() {
     assert!(number("messages_received") > 50 && number("bytes_received") > 64 * 50, "{peer:#}");
     assert!(number("rtt_us") > 0 && number("window") > 0, "{peer:#}");
     number("waiting");
+    // What arrived twice is counted of the peer.
+    let pid = &endpoint["pid"];
+    wait_until("a duplicate", PATIENCE, || {
+        let listing = json(stat(dir.path(), &format!("--pid {pid} --peers --json")));
+        let peers = listing["endpoints"][0]["peers"].as_array().expect("a list").clone();
+        peers.iter().any(|p| p["counters"]["rcl drops"]["duplicates"].as_u64().is_some_and(|n| n > 0))
+    });
     let text = stat(dir.path(), &format!("--pid {} --peers", endpoint["pid"]));
-    text.succeeded().saying(&["by rcl", "CREDIT STALLS", "SPURIOUS", "WAITING"]);
+    text.succeeded().saying(&[
+        "by rcl",
+        "CREDIT STALLS",
+        "SPURIOUS",
+        "WAITING",
+        "COPIES",
+        "REASON",
+        "duplicates",
+    ]);
+    // Rates are rates, of what was dropped as well.
+    let rates = stat(dir.path(), &format!("--pid {pid} --rates")).succeeded();
+    let rates = rates.saying(&["PER SECOND, OR NOW", "/s"]);
+    assert!(!rates.stdout.contains("VALUE"), "{}", rates.stdout);
+}
+
+#[test]
+fn daemons_show_what_their_event_loops_do() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let env =
+        vec![("GHIDRAH_STAT_DIR".to_owned(), dir.path().join("stat").to_str().expect("UTF-8").to_owned())];
+    let cluster = Cluster::start_with(Options { env, ..Options::default() });
+    let cores = stat(dir.path(), "--cores --rates").succeeded().saying(&[
+        "CORE",
+        "ASLEEP",
+        "MAILBOX",
+        "ghidrah-manager",
+        "ghidrah-agent",
+        "/s",
+    ]);
+    let loops = json(stat(dir.path(), "--json"));
+    let loops = loops["endpoints"].as_array().expect("a list").iter().map(|e| &e["counters"]["runtime"]);
+    // They have heard of each other, and slept in between.
+    let busy = |of: &&serde_json::Value| {
+        ["messages", "parks", "parked_us", "handlers_us"]
+            .iter()
+            .all(|name| of[name].as_u64().is_some_and(|n| n > 0))
+    };
+    assert!(loops.filter(busy).count() >= 10, "six agents and four managers: {}", cores.stdout);
+    cluster.down();
 }

@@ -1,7 +1,8 @@
 use super::label::{Kind, Label};
 use super::page::{self, Page, Scope, Span};
-use super::peers::{PeerTable, TRAFFIC, Traffic};
+use super::peers::{OWN, PeerTable, TRAFFIC, Traffic};
 use super::place::{Directory, directories};
+use super::tally::Reason;
 use crate::stats::{Drops, Stats};
 use cl_base::{PeerId, Time};
 use std::fs::File;
@@ -71,7 +72,9 @@ impl Live {
             for ((span, scope), (name, labels)) in spans.iter_mut().zip(drops).zip(groups) {
                 *span = page.add_group(scope, name, labels).expect("the page has room for this layer");
             }
-            page.add_group(Scope::Peer, "cl", &TRAFFIC).expect("a row has room for this layer");
+            for (name, labels) in [("cl", &TRAFFIC[..]), ("cl drops", &Reason::labels())] {
+                page.add_group(Scope::Peer, name, labels).expect("a row has room for this layer");
+            }
             page.announce();
             (page, spans)
         });
@@ -133,26 +136,47 @@ impl Live {
         assert_eq!(values.len(), span.count, "a value for each counter of the group");
         let Some(row) = self.peers.index_of(peer) else { return };
         // Behind those of this layer.
-        let column = span.at - TRAFFIC.len();
+        let column = span.at - OWN;
         self.peers.row_of(peer).above[column..column + values.len()].copy_from_slice(values);
         self.page.set_row(row, span.at, values);
     }
 
     /// Counts a message sent.
     #[inline]
-    pub(crate) fn sent(&mut self, to: PeerId, len: usize) {
+    pub(super) fn sent(&mut self, to: PeerId, len: usize) {
         self.peers.row_of(to).traffic.sent(len);
     }
 
     /// Counts a message received, by a hint whose it is.
     #[inline]
-    pub(crate) fn received(&mut self, from: PeerId, len: usize) {
+    pub(super) fn received(&mut self, from: PeerId, len: usize) {
         self.peers.row_of_sender(from).traffic.received(len);
+    }
+
+    /// Counts messages copied to be sent.
+    #[inline]
+    pub(super) fn copied_to(&mut self, to: PeerId, messages: usize) {
+        self.peers.row_of(to).traffic.copies(messages);
+    }
+
+    /// Counts a message copied that was received.
+    #[inline]
+    pub(super) fn copied_from(&mut self, from: PeerId) {
+        self.peers.row_of_sender(from).traffic.copied();
+    }
+
+    /// Counts something dropped, of a peer or for it.
+    pub(super) fn dropped(&mut self, peer: PeerId, why: Reason) {
+        self.peers.row_of_sender(peer).drops[why as usize] += 1;
     }
 
     /// Counts what has been counted elsewhere.
     pub(crate) fn add(&mut self, peer: PeerId, traffic: Traffic) {
         self.peers.add(peer, traffic);
+    }
+
+    pub(crate) fn written_at(&self) -> Time {
+        self.written_at
     }
 
     pub(crate) fn is_due(&self, now: Time) -> bool {
@@ -176,7 +200,8 @@ impl Live {
             for (at, row) in rows.iter().enumerate() {
                 page.name_row(at, row.peer, rows.len());
                 page.set_row(at, 0, &row.traffic.values());
-                page.set_row(at, TRAFFIC.len(), &row.above[..kinds.len()]);
+                page.set_row(at, TRAFFIC.len(), &row.drops);
+                page.set_row(at, OWN, &row.above[..kinds.len()]);
             }
         });
         self.written_at = now;

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 pub(super) const MAGIC: u64 = u64::from_ne_bytes(*b"GHIDSTAT");
-pub(super) const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 2;
 
 pub(super) const GENERATION: usize = 3;
 pub(super) const PID: usize = 4;
@@ -38,15 +38,15 @@ pub(super) const WRITTEN_AT: usize = 8;
 pub(super) const TEXT_LEN: usize = 9;
 pub(super) const ROWS: usize = 10;
 
-/// Peers counted one by one: as many as a person looks at, and as fit a page of about 88 KiB. The rest is one
+/// Peers counted one by one: as many as a person looks at, and as fit a page of about 115 KiB. The rest is one
 /// row.
 pub const PEERS_MAX: usize = 256;
 /// Room for the lines: about 120 counters with their meanings.
 const TEXT_WORDS: usize = 2048;
 /// Room for the values of an endpoint.
 const TOTALS_MAX: usize = 128;
-/// Words of a row: the peer and up to 31 values.
-pub(super) const ROW_WORDS: usize = 32;
+/// Words of a row: the peer and up to 47 values.
+pub(super) const ROW_WORDS: usize = 48;
 
 pub(super) const TEXT_AT: usize = 16;
 pub(super) const TEXT_LEN_MAX: usize = TEXT_WORDS * 8;

@@ -2,6 +2,7 @@
 
 use super::label::{Kind, Label};
 use super::page::PEERS_MAX;
+use super::tally::Reason;
 use crate::stats::Stats;
 use cl_base::{PeerId, Time};
 use rustc_hash::{FxBuildHasher, FxHashMap};
@@ -15,12 +16,15 @@ const ROWS_AT_FIRST: usize = 16;
 /// Columns that a row has at the most.
 pub(super) const COLUMNS_MAX: usize = super::page::ROW_WORDS - 1;
 /// The first columns, those of this layer.
-pub(super) const TRAFFIC: [Label; 4] = [
+pub(super) const TRAFFIC: [Label; 5] = [
     Label::count("messages_sent", "Messages to the peer accepted for sending."),
     Label::count("bytes_sent", "Bytes of contents in these."),
     Label::count("messages_received", "Messages from the peer handed to the caller."),
     Label::count("bytes_received", "Bytes of contents in these."),
+    Label::count("copies", "Messages from and to the peer that were copied on their way by us."),
 ];
+/// Those and the drops of this layer, which come behind them.
+pub(super) const OWN: usize = TRAFFIC.len() + Reason::COUNT;
 
 /// What went to a peer and came from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,7 +33,7 @@ pub(crate) struct Traffic {
     bytes_sent: u64,
     messages_received: u64,
     bytes_received: u64,
-    /// Copies of ours on the way, for what goes through shared memory.
+    /// Copies of ours on the way.
     copies: u64,
 }
 
@@ -56,6 +60,11 @@ impl Traffic {
     #[inline]
     pub(crate) fn copied(&mut self) {
         self.copies += 1;
+    }
+
+    #[inline]
+    pub(super) fn copies(&mut self, messages: usize) {
+        self.copies += messages as u64;
     }
 
     /// This, and `messages` that were copied to be sent, of `bytes` in all.
@@ -97,7 +106,7 @@ impl Traffic {
     }
 
     pub(super) fn values(&self) -> [u64; TRAFFIC.len()] {
-        [self.messages_sent, self.bytes_sent, self.messages_received, self.bytes_received]
+        [self.messages_sent, self.bytes_sent, self.messages_received, self.bytes_received, self.copies]
     }
 }
 
@@ -106,6 +115,8 @@ impl Traffic {
 pub(super) struct Row {
     pub(super) peer: PeerId,
     pub(super) traffic: Traffic,
+    /// By [`Reason`].
+    pub(super) drops: [u64; Reason::COUNT],
     /// What the layers above count, by column.
     pub(super) above: [u64; COLUMNS_MAX],
     /// As it was at the last look, and since when.
@@ -116,7 +127,7 @@ pub(super) struct Row {
 impl Row {
     fn new(peer: PeerId, now: Time) -> Row {
         let (traffic, seen) = (Traffic::default(), Traffic::default());
-        Row { peer, traffic, above: [0; COLUMNS_MAX], seen, silent_since: now }
+        Row { peer, traffic, drops: [0; Reason::COUNT], above: [0; COLUMNS_MAX], seen, silent_since: now }
     }
 }
 
@@ -196,6 +207,7 @@ impl PeerTable {
             let (others, rows) = self.rows.split_first_mut().expect("the first row is always there");
             for row in rows.iter().filter(|row| now.saturating_since(row.silent_since) >= SILENT_AFTER) {
                 others.traffic.add(row.traffic);
+                others.drops.iter_mut().zip(row.drops).for_each(|(all, of_row)| *all += of_row);
                 for (column, _) in kinds.iter().enumerate().filter(|(_, kind)| **kind == Kind::Count) {
                     others.above[column] += row.above[column];
                 }
@@ -220,13 +232,15 @@ mod tests {
         let start = Time::ZERO + Duration::from_secs(1000);
         let mut table = PeerTable::new(start);
         table.row_of_sender(PeerId::new(7, 7)).traffic.received(5);
-        assert_eq!((table.rows().len(), table.rows()[OTHERS].traffic.values()), (1, [0, 0, 1, 5]));
+        assert_eq!((table.rows().len(), table.rows()[OTHERS].traffic.values()), (1, [0, 0, 1, 5, 0]));
         for n in 0..PEERS_MAX as u32 + 10 {
             table.row_of(PeerId::new(1, n)).traffic.sent(10);
         }
         assert_eq!(table.rows().len(), PEERS_MAX + 1);
-        assert_eq!(table.rows()[OTHERS].traffic.values(), [10, 100, 1, 5]);
+        assert_eq!(table.rows()[OTHERS].traffic.values(), [10, 100, 1, 5, 0]);
         table.row_of(PeerId::new(1, 3)).above[..2].copy_from_slice(&[4, 9]);
+        table.row_of(PeerId::new(1, 3)).drops[Reason::Evicted as usize] = 7;
+        table.row_of(PeerId::new(1, 3)).traffic.copies(6);
         let kinds = [Kind::Count, Kind::Level];
         table.age(start, &kinds);
         assert_eq!(table.rows().len(), PEERS_MAX + 1, "nobody has been silent for long");
@@ -236,9 +250,10 @@ mod tests {
         assert_eq!(table.rows().len(), 2);
         assert_eq!(
             (table.rows()[1].peer, table.rows()[1].traffic.values()),
-            (PeerId::new(1, 8), [2, 11, 0, 0])
+            (PeerId::new(1, 8), [2, 11, 0, 0, 0])
         );
-        assert_eq!(table.rows()[OTHERS].traffic.values(), [10 + 255, 100 + 2550, 1, 5]);
+        assert_eq!(table.rows()[OTHERS].traffic.values(), [10 + 255, 100 + 2550, 1, 5, 6]);
+        assert_eq!(table.rows()[OTHERS].drops[Reason::Evicted as usize], 7);
         assert_eq!(table.rows()[OTHERS].above[..2], [4, 0], "counts are kept, levels are not");
         table.row_of(PeerId::new(1, 3)).traffic.sent(1);
         assert_eq!(table.index_of(PeerId::new(1, 3)), Some(2), "it comes back with a row of its own");

@@ -44,7 +44,11 @@ pub(super) fn directories_of_all() -> Vec<PathBuf> {
         let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
         all.extend(entries.filter_map(|entry| pick(entry.path(), &entry.file_name())).take(FILES_MAX));
     };
-    let named = |path: PathBuf, name: &OsStr| name.as_bytes().starts_with(b"ghidrah-").then_some(path);
+    // `ghidrah-UID`: what others call by similar names is no business of ours.
+    let named = |path: PathBuf, name: &OsStr| {
+        let uid = name.as_bytes().strip_prefix(b"ghidrah-")?;
+        (!uid.is_empty() && uid.iter().all(u8::is_ascii_digit)).then_some(path)
+    };
     add("/dev/shm", &named);
     add("/tmp", &named);
     add("/run/user", &|path, _| Some(path.join("ghidrah")));

@@ -2,9 +2,9 @@
 
 use super::network::{Ended, Network};
 use crate::clock::Clock;
+use crate::counters::Tally;
 use crate::header::{HEADER_LEN, MESSAGE_LEN_MAX, Repr};
 use crate::pool::{Pool, PoolConfig, SizeClass};
-use crate::stats::Stats;
 use crate::transport::{Recv, Transport, TransportKind};
 use cl_base::PeerId;
 use std::io::{self, IoSlice};
@@ -94,9 +94,9 @@ pub fn datagrams(input: &[u8]) {
     POOL.with(|pool| {
         let feed = Box::new(Feed { input: input.to_vec(), at: 0 });
         let mut network = Network::new(ME, MTU, pool.clone(), Clock::new(), feed);
-        let mut stats = Stats::default();
+        let mut tally = Tally::default();
         loop {
-            match network.recv(&mut stats) {
+            match network.recv(&mut tally) {
                 Some(received) => {
                     assert!(received.buf.len() <= MESSAGE_LEN_MAX);
                     std::hint::black_box(

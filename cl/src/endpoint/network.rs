@@ -4,11 +4,11 @@
 mod each;
 
 use crate::clock::Clock;
+use crate::counters::{Reason, Tally};
 use crate::header::{Form, Geometry, HEADER_LEN, HeaderError, Repr};
 use crate::message::{Received, Refusal, SendError};
 use crate::pool::{Buf, Pool};
 use crate::reassembly::{Outcome, Reassembly, TIMEOUT};
-use crate::stats::Stats;
 use crate::transport::{self, Recv, Transport};
 use cl_base::{PeerId, Time};
 use std::collections::VecDeque;
@@ -123,11 +123,6 @@ impl Network {
         self.next_expiry.min(self.transport.deadline())
     }
 
-    /// Messages given up for others, and for want of fragments.
-    pub(super) fn evicted_and_expired(&self) -> (u64, u64) {
-        self.reassembly.evicted_and_expired()
-    }
-
     /// Messages that wait for the transport to take them.
     pub(super) fn backlog_len(&self) -> usize {
         self.backlog.len() + self.pack.as_ref().map_or(0, |pack| pack.count)
@@ -144,20 +139,20 @@ impl Network {
         to: PeerId,
         addr: SocketAddr,
         buf: Buf,
-        stats: &mut Stats,
+        tally: &mut Tally,
     ) -> Result<(), SendError> {
         let refused = |buf, reason| Err(SendError { buf, reason });
         let Some(geometry) = Geometry::for_message(buf.len(), self.unfragmented_len_max()) else {
             return refused(buf, Refusal::TooLong);
         };
         if self.has_backlog() {
-            self.flush(stats);
+            self.flush(tally);
             if self.backlog.len() >= BACKLOG_MAX {
                 return refused(buf, Refusal::Backpressure);
             }
         }
         let outgoing = self.outgoing(to, addr, buf, geometry, Form::Plain);
-        match self.dispatch(outgoing, stats) {
+        match self.dispatch(outgoing, tally) {
             Ok(()) => Ok(()),
             Err((buf, kind)) => refused(buf, Refusal::System(kind)),
         }
@@ -169,12 +164,12 @@ impl Network {
         to: PeerId,
         addr: SocketAddr,
         buf: Buf,
-        stats: &mut Stats,
+        tally: &mut Tally,
     ) -> Result<(), SendError> {
         if buf.len() > PACKED_LEN_MAX || !self.backlog.is_empty() {
-            return self.send(to, addr, buf, stats);
+            return self.send(to, addr, buf, tally);
         }
-        if !self.joins_pack(to, addr, &buf, stats) {
+        if !self.joins_pack(to, addr, &buf, tally) {
             self.pack = Some(Pack { to, addr, buf, count: 1, prefixed: false });
         }
         Ok(())
@@ -182,12 +177,12 @@ impl Network {
 
     /// Adds a message to the pack that waits. If it does not go with that, the pack is sent and there is none.
     #[inline]
-    fn joins_pack(&mut self, to: PeerId, addr: SocketAddr, message: &[u8], stats: &mut Stats) -> bool {
+    fn joins_pack(&mut self, to: PeerId, addr: SocketAddr, message: &[u8], tally: &mut Tally) -> bool {
         let len_max = self.unfragmented_len_max();
         let Some(pack) = &mut self.pack else { return false };
-        let joined = (pack.to, pack.addr) == (to, addr) && pack.add(message, len_max, &self.pool, stats);
+        let joined = (pack.to, pack.addr) == (to, addr) && pack.add(message, len_max, &self.pool);
         if !joined {
-            self.flush(stats);
+            self.flush(tally);
         }
         joined
     }
@@ -198,39 +193,42 @@ impl Network {
         to: PeerId,
         addr: SocketAddr,
         contents: &[u8],
-        stats: &mut Stats,
+        tally: &mut Tally,
     ) -> Result<(), Refusal> {
         if contents.len() <= PACKED_LEN_MAX && self.backlog.is_empty() {
-            if self.joins_pack(to, addr, contents, stats) {
+            if self.joins_pack(to, addr, contents, tally) {
                 return Ok(());
             }
             if let Ok(mut buf) = self.pool.alloc(self.unfragmented_len_max()) {
                 append_packed(&mut buf, contents);
-                stats.copies += 1;
                 self.pack = Some(Pack { to, addr, buf, count: 1, prefixed: true });
                 return Ok(());
             }
         }
         let mut buf = self.pool.alloc(contents.len()).map_err(|_| Refusal::Backpressure)?;
         buf.extend_from_slice(contents);
-        stats.copies += 1;
-        self.queue(to, addr, buf, stats).map_err(|error| error.reason)
+        tally.copied_to(to, 1);
+        self.queue(to, addr, buf, tally).map_err(|error| error.reason)
     }
 
     /// Sends what waits, as far as the transport takes it.
-    pub(super) fn flush(&mut self, stats: &mut Stats) {
+    pub(super) fn flush(&mut self, tally: &mut Tally) {
         while let Some(mut outgoing) = self.backlog.pop_front() {
-            match self.transmit(&mut outgoing, stats) {
+            match self.transmit(&mut outgoing, tally) {
                 Ok(true) => {}
                 Ok(false) => {
                     self.backlog.push_front(outgoing);
                     break;
                 }
                 // It was accepted, and it is lost: as messages may be. The counter tells.
-                Err(_) => stats.drops.send_failed += 1,
+                Err(_) => tally.dropped(outgoing.to, Reason::SendFailed),
             }
         }
         if let Some(Pack { to, addr, mut buf, count, prefixed }) = self.pack.take() {
+            if prefixed {
+                // Once for all of them, because a peer's counters are looked up.
+                tally.copied_to(to, count);
+            }
             let form = if count == 1 { Form::Plain } else { Form::Packed };
             if count == 1 && prefixed {
                 buf.advance(PACKED_PREFIX);
@@ -238,8 +236,8 @@ impl Network {
             let geometry = Geometry::for_message(buf.len(), self.unfragmented_len_max());
             let geometry = geometry.expect("a pack fits into a datagram");
             let outgoing = self.outgoing(to, addr, buf, geometry, form);
-            if self.dispatch(outgoing, stats).is_err() {
-                stats.drops.send_failed += 1;
+            if self.dispatch(outgoing, tally).is_err() {
+                tally.dropped(to, Reason::SendFailed);
             }
         }
     }
@@ -251,7 +249,7 @@ impl Network {
         addr: SocketAddr,
         parts: &[IoSlice<'_>],
         lasting: bool,
-        stats: &mut Stats,
+        tally: &mut Tally,
     ) -> Result<(), Refusal> {
         assert!(parts.len() <= PARTS_MAX, "{} parts", parts.len());
         let len = parts.iter().map(|p| p.len()).sum::<usize>();
@@ -276,9 +274,9 @@ impl Network {
         match sent {
             Ok(uncopied) => {
                 self.next_message = self.next_message.wrapping_add(1);
-                stats.datagrams_sent += 1;
-                stats.datagrams_lent += u64::from(uncopied);
-                stats.bytes_sent += len as u64;
+                tally.stats.datagrams_sent += 1;
+                tally.stats.datagrams_lent += u64::from(uncopied);
+                tally.stats.bytes_sent += len as u64;
                 Ok(())
             }
             Err(error) if transport::is_transient(&error) => Err(Refusal::Backpressure),
@@ -311,8 +309,8 @@ impl Network {
     }
 
     /// Sends it, or the part that the transport takes; the rest waits. An error hands the contents back.
-    fn dispatch(&mut self, mut outgoing: Outgoing, stats: &mut Stats) -> Result<(), (Buf, io::ErrorKind)> {
-        let progress = if self.backlog.is_empty() { self.transmit(&mut outgoing, stats) } else { Ok(false) };
+    fn dispatch(&mut self, mut outgoing: Outgoing, tally: &mut Tally) -> Result<(), (Buf, io::ErrorKind)> {
+        let progress = if self.backlog.is_empty() { self.transmit(&mut outgoing, tally) } else { Ok(false) };
         match progress {
             Ok(true) => Ok(()),
             Ok(false) => {
@@ -324,9 +322,9 @@ impl Network {
     }
 
     /// Sends fragments until none is left (true) or the transport takes no more (false).
-    fn transmit(&mut self, outgoing: &mut Outgoing, stats: &mut Stats) -> Result<bool, io::ErrorKind> {
+    fn transmit(&mut self, outgoing: &mut Outgoing, tally: &mut Tally) -> Result<bool, io::ErrorKind> {
         if outgoing.geometry.count() == 1 && outgoing.buf.headroom() >= HEADER_LEN {
-            return self.transmit_whole(outgoing, stats);
+            return self.transmit_whole(outgoing, tally);
         }
         let Outgoing { to, addr, ref buf, message, geometry, form, .. } = *outgoing;
         while outgoing.next < geometry.count() {
@@ -343,14 +341,14 @@ impl Network {
             match self.transport.send_run(addr, &datagrams[..run]) {
                 Ok(taken) => {
                     outgoing.next += taken as u16;
-                    stats.datagrams_sent += taken as u64;
+                    tally.stats.datagrams_sent += taken as u64;
                     let bytes = datagrams[..taken].iter().map(|d| d[1].len() as u64);
-                    stats.bytes_sent += bytes.sum::<u64>();
+                    tally.stats.bytes_sent += bytes.sum::<u64>();
                 }
                 Err(error) if transport::is_transient(&error) => return Ok(false),
                 Err(error) if first == 0 => return Err(error.kind()),
                 Err(_) => {
-                    stats.drops.send_failed += 1;
+                    tally.dropped(to, Reason::SendFailed);
                     return Ok(true);
                 }
             }
@@ -359,7 +357,7 @@ impl Network {
     }
 
     /// Sends a message of one fragment, its header written in front of it. The buffer is as it was on return.
-    fn transmit_whole(&mut self, outgoing: &mut Outgoing, stats: &mut Stats) -> Result<bool, io::ErrorKind> {
+    fn transmit_whole(&mut self, outgoing: &mut Outgoing, tally: &mut Tally) -> Result<bool, io::ErrorKind> {
         let header = self.header(outgoing.to, outgoing.message, outgoing.geometry, outgoing.form, 0);
         let Outgoing { addr, ref mut buf, .. } = *outgoing;
         let len = buf.len() as u64;
@@ -368,8 +366,8 @@ impl Network {
         buf.advance(HEADER_LEN);
         match sent {
             Ok(()) => {
-                stats.datagrams_sent += 1;
-                stats.bytes_sent += len;
+                tally.stats.datagrams_sent += 1;
+                tally.stats.bytes_sent += len;
                 Ok(true)
             }
             Err(error) if transport::is_transient(&error) => Ok(false),
@@ -378,16 +376,16 @@ impl Network {
     }
 
     /// The next message that has arrived.
-    pub(super) fn recv(&mut self, stats: &mut Stats) -> Option<Received> {
+    pub(super) fn recv(&mut self, tally: &mut Tally) -> Option<Received> {
         loop {
             if self.unpacking.is_some() {
                 self.ended = Ended::More;
-                let message = self.unpack(stats);
+                let message = self.unpack(tally);
                 if message.is_some() || self.unpacking.is_some() {
                     return message;
                 }
             }
-            let received = self.recv_whole(stats);
+            let received = self.recv_whole(tally);
             if received.is_some() || self.unpacking.is_none() {
                 return received;
             }
@@ -396,12 +394,12 @@ impl Network {
 
     /// The next message that has a datagram of its own, or of several fragments. `None` and something to
     /// unpack: several have come in one.
-    fn recv_whole(&mut self, stats: &mut Stats) -> Option<Received> {
+    fn recv_whole(&mut self, tally: &mut Tally) -> Option<Received> {
         self.ended = Ended::More;
         for _ in 0..DATAGRAMS_PER_POLL {
             match self.transport.recv(&self.pool) {
                 Recv::Datagram(addr, buf) => {
-                    let received = self.on_datagram(addr, buf, stats);
+                    let received = self.on_datagram(addr, buf, tally);
                     if received.is_some() || self.unpacking.is_some() {
                         return received;
                     }
@@ -412,14 +410,14 @@ impl Network {
                 }
                 Recv::Starved => {
                     self.ended = Ended::Starved;
-                    stats.starved += 1;
+                    tally.stats.starved += 1;
                     break;
                 }
-                Recv::Failed => stats.drops.receive_failed += 1,
+                Recv::Failed => tally.stats.drops.receive_failed += 1,
             }
         }
         if self.next_expiry != Time::MAX {
-            self.expire();
+            self.expire(tally);
         }
         None
     }
@@ -428,7 +426,7 @@ impl Network {
     pub(super) fn visit(
         &mut self,
         max: usize,
-        stats: &mut Stats,
+        tally: &mut Tally,
         mut each: impl FnMut(PeerId, SocketAddr, &[u8]),
     ) -> usize {
         let mut count = 0;
@@ -441,35 +439,37 @@ impl Network {
                     each(*from, *addr, message);
                     at += PACKED_PREFIX + message.len();
                     count += 1;
-                    stats.bytes_received += message.len() as u64;
+                    tally.received(*from, message.len());
                 }
                 buf.advance(at);
                 // With something left it is full, or of an impossible length.
                 if buf.is_empty() || split_packed(buf).is_none() {
-                    stats.drops.geometry += u64::from(!buf.is_empty());
+                    if !buf.is_empty() {
+                        tally.dropped(*from, Reason::Geometry);
+                    }
                     self.unpacking = None;
                 }
                 continue;
             }
-            let Some(received) = self.recv_whole(stats) else {
+            let Some(received) = self.recv_whole(tally) else {
                 if self.unpacking.is_none() {
                     break;
                 }
                 continue;
             };
             each(received.from, received.addr, &received.buf);
-            stats.bytes_received += received.buf.len() as u64;
+            tally.received(received.from, received.buf.len());
             count += 1;
         }
         count
     }
 
-    fn on_datagram(&mut self, addr: SocketAddr, mut buf: Buf, stats: &mut Stats) -> Option<Received> {
-        stats.datagrams_received += 1;
-        let drops = &mut stats.drops;
+    fn on_datagram(&mut self, addr: SocketAddr, mut buf: Buf, tally: &mut Tally) -> Option<Received> {
+        tally.stats.datagrams_received += 1;
         let repr = match Repr::parse(&buf) {
             Ok(repr) => repr,
             Err(error) => {
+                let drops = &mut tally.stats.drops;
                 *match error {
                     HeaderError::Truncated => &mut drops.truncated,
                     HeaderError::Magic => &mut drops.magic,
@@ -480,7 +480,7 @@ impl Network {
             }
         };
         if repr.destination != self.me {
-            drops.misaddressed += 1;
+            tally.dropped(repr.source, Reason::Misaddressed);
             return None;
         }
         buf.advance(HEADER_LEN);
@@ -492,21 +492,21 @@ impl Network {
             return Some(Received { from: repr.source, addr, buf, channel: None });
         }
         let now = self.clock.now();
-        match self.reassembly.insert(now, addr, &repr, &buf, &self.pool) {
+        match self.reassembly.insert(now, addr, &repr, &buf, &self.pool, tally) {
             Outcome::Complete(buf) => {
-                stats.copies += 1;
+                tally.copied_from(repr.source);
                 return Some(Received { from: repr.source, addr, buf, channel: None });
             }
             Outcome::Incomplete => self.next_expiry = self.next_expiry.min(now + TIMEOUT),
-            Outcome::Duplicate => drops.duplicate_fragment += 1,
-            Outcome::Inconsistent => drops.inconsistent_fragment += 1,
-            Outcome::Exhausted => drops.exhausted += 1,
+            Outcome::Duplicate => tally.dropped(repr.source, Reason::DuplicateFragment),
+            Outcome::Inconsistent => tally.dropped(repr.source, Reason::InconsistentFragment),
+            Outcome::Exhausted => tally.dropped(repr.source, Reason::Exhausted),
         }
         None
     }
 
     /// The next message of the datagram being unpacked.
-    fn unpack(&mut self, stats: &mut Stats) -> Option<Received> {
+    fn unpack(&mut self, tally: &mut Tally) -> Option<Received> {
         let Unpacking { from, addr, buf } = self.unpacking.as_mut()?;
         let (from, addr) = (*from, *addr);
         match split_packed(buf) {
@@ -514,7 +514,7 @@ impl Network {
                 let len = message.len();
                 let Ok(mut own) = self.pool.alloc(len) else {
                     self.ended = Ended::Starved;
-                    stats.starved += 1;
+                    tally.stats.starved += 1;
                     return None;
                 };
                 own.extend_from_slice(message);
@@ -522,21 +522,21 @@ impl Network {
                 if buf.is_empty() {
                     self.unpacking = None;
                 }
-                stats.copies += 1;
+                tally.copied_from(from);
                 Some(Received { from, addr, buf: own, channel: None })
             }
             None => {
-                stats.drops.geometry += 1;
+                tally.dropped(from, Reason::Geometry);
                 self.unpacking = None;
                 None
             }
         }
     }
 
-    fn expire(&mut self) {
+    fn expire(&mut self, tally: &mut Tally) {
         let now = self.clock.now();
         if now >= self.next_expiry {
-            self.reassembly.expire(now);
+            self.reassembly.expire(now, tally);
             self.next_expiry = if self.reassembly.is_empty() { Time::MAX } else { now + TIMEOUT };
         }
     }
@@ -554,7 +554,7 @@ fn split_packed(packed: &[u8]) -> Option<&[u8]> {
 impl Pack {
     /// Adds a message, if there is room for it in a datagram of `len_max` bytes.
     #[inline]
-    fn add(&mut self, message: &[u8], len_max: usize, pool: &Pool, stats: &mut Stats) -> bool {
+    fn add(&mut self, message: &[u8], len_max: usize, pool: &Pool) -> bool {
         let already = if self.prefixed { 0 } else { PACKED_PREFIX } + self.buf.len();
         if already + PACKED_PREFIX + message.len() > len_max {
             return false;
@@ -564,11 +564,9 @@ impl Pack {
             append_packed(&mut pack, &self.buf);
             self.buf = pack;
             self.prefixed = true;
-            stats.copies += 1;
         }
         append_packed(&mut self.buf, message);
         self.count += 1;
-        stats.copies += 1;
         true
     }
 }

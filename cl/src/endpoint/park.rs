@@ -28,7 +28,7 @@ impl Endpoint {
         if ready {
             return Ok(());
         }
-        if direct.is_some() && self.live.is_some() {
+        if direct.is_some() && self.tally.live.is_some() {
             self.publish(self.clock.now());
         }
         let now = self.clock.now();
@@ -50,7 +50,7 @@ impl Endpoint {
         if !self.prepare_park_shared() {
             return false;
         }
-        if self.live.is_some() {
+        if self.tally.live.is_some() {
             self.publish(self.clock.now());
         }
         true

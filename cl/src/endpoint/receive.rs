@@ -52,15 +52,10 @@ impl Endpoint {
             if self.shm.is_some() {
                 self.tend_if_due();
             }
-            let live = &mut self.live;
-            let seen = self.network.visit(max - count, &mut self.stats, |from, addr, contents| {
-                if let Some(live) = live {
-                    live.received(from, contents.len());
-                }
+            let seen = self.network.visit(max - count, &mut self.tally, |from, addr, contents| {
                 each(Message { from, addr, contents });
             });
             self.rhythm.looked_at_network(seen > 0);
-            self.stats.messages_received += seen as u64;
             count += seen;
         }
         count
@@ -68,19 +63,15 @@ impl Endpoint {
 
     #[inline]
     fn poll_shared(&mut self) -> Option<Received> {
-        let (channel, from, addr, buf) = self.shm.as_mut()?.recv(&mut self.stats)?;
+        let (channel, from, addr, buf) = self.shm.as_mut()?.recv(&mut self.tally.stats)?;
         self.rhythm.shared_is_used = true;
         Some(Received { from, addr, buf, channel: Some(channel) })
     }
 
     pub(crate) fn poll_network(&mut self) -> Option<Received> {
         self.tend_if_due();
-        let received = self.network.recv(&mut self.stats)?;
-        self.stats.messages_received += 1;
-        self.stats.bytes_received += received.buf.len() as u64;
-        if let Some(live) = &mut self.live {
-            live.received(received.from, received.buf.len());
-        }
+        let received = self.network.recv(&mut self.tally)?;
+        self.tally.received(received.from, received.buf.len());
         Some(received)
     }
 

@@ -69,7 +69,7 @@ impl Endpoint {
         for part in parts {
             buf.extend_from_slice(part);
         }
-        self.stats.copies += 1;
+        self.tally.copied_to(to, 1);
         let sent = match addr {
             Some(addr) => self.send_to(to, addr, buf),
             None => self.send(to, buf),
@@ -92,7 +92,7 @@ impl Endpoint {
             return self.count_sent(to, 0, Err(SendError { buf, reason: Refusal::Unresolved }));
         };
         let len = buf.len();
-        let sent = self.network.queue(to, addr, buf, &mut self.stats);
+        let sent = self.network.queue(to, addr, buf, &mut self.tally);
         self.count_sent(to, len, sent)
     }
 
@@ -165,7 +165,7 @@ impl Endpoint {
     #[inline]
     pub fn flush(&mut self) {
         if self.network.has_backlog() {
-            self.network.flush(&mut self.stats);
+            self.network.flush(&mut self.tally);
         }
         self.ring_bells();
     }
@@ -186,7 +186,7 @@ impl Endpoint {
         {
             self.rhythm.shared_is_used = true;
             let (count, stop, messages) = shm.send_copies(channel, messages);
-            self.stats.sends_refused += u64::from(matches!(stop, Stop::Full));
+            self.tally.stats.sends_refused += u64::from(matches!(stop, Stop::Full));
             return (count, stop, messages);
         }
         let stop = messages.next().map_or(Stop::Done, Stop::Other);
@@ -196,11 +196,11 @@ impl Endpoint {
     fn queue_copy_slowly(&mut self, to: PeerId, contents: &[u8]) -> Result<(), Refusal> {
         if self.shared_way(to, None).is_some() {
             let buf = self.alloc_copy(contents).map_err(|_| Refusal::Backpressure)?;
-            self.stats.copies += 1;
+            self.tally.copied_to(to, 1);
             return self.queue(to, buf).map_err(|error| error.reason);
         }
         let queued = match self.peers.address_of(to) {
-            Some(addr) => self.network.queue_copy(to, addr, contents, &mut self.stats),
+            Some(addr) => self.network.queue_copy(to, addr, contents, &mut self.tally),
             None => Err(Refusal::Unresolved),
         };
         self.count_sent(to, contents.len(), queued)
@@ -209,7 +209,7 @@ impl Endpoint {
     fn send_by_network(&mut self, to: PeerId, addr: Option<SocketAddr>, buf: Buf) -> Result<(), SendError> {
         let len = buf.len();
         let sent = match addr.or_else(|| self.peers.address_of(to)) {
-            Some(addr) => self.network.send(to, addr, buf, &mut self.stats),
+            Some(addr) => self.network.send(to, addr, buf, &mut self.tally),
             None => Err(SendError { buf, reason: Refusal::Unresolved }),
         };
         self.count_sent(to, len, sent)
@@ -248,13 +248,10 @@ impl Endpoint {
     #[inline]
     pub(super) fn count_sent<E>(&mut self, to: PeerId, len: usize, sent: Result<(), E>) -> Result<(), E> {
         if sent.is_err() {
-            self.stats.sends_refused += 1;
+            self.tally.stats.sends_refused += 1;
             return sent;
         }
-        self.stats.messages_sent += 1;
-        if let Some(live) = &mut self.live {
-            live.sent(to, len);
-        }
+        self.tally.sent(to, len);
         sent
     }
 
@@ -266,7 +263,7 @@ impl Endpoint {
         parts: &[IoSlice<'_>],
         lasting: bool,
     ) -> Result<(), Refusal> {
-        let sent = self.network.transmit_parts(to, addr, parts, lasting, &mut self.stats);
+        let sent = self.network.transmit_parts(to, addr, parts, lasting, &mut self.tally);
         let len = parts.iter().map(|part| part.len()).sum();
         self.count_sent(to, len, sent)
     }
@@ -284,7 +281,7 @@ impl Endpoint {
         };
         let sent = shm.send(channel, buf);
         self.rhythm.shared_is_used = true;
-        self.stats.sends_refused += u64::from(sent.is_err());
+        self.tally.stats.sends_refused += u64::from(sent.is_err());
         sent
     }
 
@@ -302,7 +299,7 @@ impl Endpoint {
         }
         let sent = shm.send_copy(channel, word, contents);
         if sent.is_err() {
-            self.stats.sends_refused += 1;
+            self.tally.stats.sends_refused += 1;
         }
         sent
     }

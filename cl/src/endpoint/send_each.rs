@@ -69,7 +69,7 @@ impl Endpoint {
         let addressed = parcels
             .iter()
             .map(|parcel| (parcel, parcel.address(peers).expect("what has no address is no datagram")));
-        let sent = self.network.transmit_each(addressed, &mut self.stats);
+        let sent = self.network.transmit_each(addressed, &mut self.tally);
         match sent {
             Ok(count) => {
                 for parcel in &parcels[..count] {
@@ -78,7 +78,7 @@ impl Endpoint {
             }
             // Whoever tries again counts it.
             Err(Refusal::Backpressure) => {}
-            Err(_) => self.stats.sends_refused += 1,
+            Err(_) => self.tally.stats.sends_refused += 1,
         }
         sent
     }

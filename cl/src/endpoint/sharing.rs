@@ -18,7 +18,7 @@ impl Endpoint {
             shm.unpark();
         }
         if let Some(now) = self.rhythm.tend_is_due(&self.clock) {
-            if self.live.as_ref().is_some_and(|live| live.is_due(now)) {
+            if self.tally.live.as_ref().is_some_and(|live| live.is_due(now)) {
                 self.publish(now);
             }
             if let Some(shm) = &mut self.shm {

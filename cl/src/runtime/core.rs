@@ -1,6 +1,7 @@
 use super::mailbox::Mailbox;
 use super::park::{NetworkFds, Park, RESERVED};
 use super::queue::{Priority, RunQueue};
+use super::stats::{LoopStats, Shown, Waiting};
 use super::wheel::{Expired, Wheel};
 use super::{Policy, RuntimeConfig, Service, TimerId};
 use crate::clock::Clock;
@@ -44,23 +45,6 @@ pub struct Readiness {
     pub closed: bool,
 }
 
-/// Counters of an event loop.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LoopStats {
-    /// Messages handled.
-    pub messages: u64,
-    /// Timers handled.
-    pub timers: u64,
-    /// Readiness events handled.
-    pub ready: u64,
-    /// Mails handled, posts included.
-    pub mails: u64,
-    /// Times the thread went to sleep.
-    pub parks: u64,
-    /// The longest any handler has run.
-    pub handler_max: Duration,
-}
-
 enum Event<M> {
     Message(Received),
     Timer(TimerId, u64),
@@ -96,11 +80,14 @@ pub struct Core<M> {
     pin: Option<usize>,
     stopping: bool,
     stats: LoopStats,
+    /// Where others see them, if they can.
+    shown: Option<Shown>,
 }
 
 impl<M: Send + 'static> Core<M> {
     pub(super) fn open(config: RuntimeConfig) -> Result<Core<M>, OpenError> {
-        let endpoint = config.endpoint.map(Endpoint::open).transpose()?;
+        let mut endpoint = config.endpoint.map(Endpoint::open).transpose()?;
+        let shown = endpoint.as_mut().and_then(Endpoint::counters).map(Shown::new);
         let network = endpoint.as_ref().map(|e| NetworkFds {
             readable: e.readable_fd(),
             writable: e.writable_fd(),
@@ -131,6 +118,7 @@ impl<M: Send + 'static> Core<M> {
             pin: config.core,
             stopping: false,
             stats: LoopStats::default(),
+            shown,
         })
     }
 
@@ -255,6 +243,8 @@ impl<M: Send + 'static> Core<M> {
         while !self.stopping {
             self.now = self.clock.now();
             self.gather();
+            self.stats.turns += 1;
+            self.show();
             if self.look_is_due() {
                 self.look()?;
             }
@@ -337,6 +327,7 @@ impl<M: Send + 'static> Core<M> {
         }
         self.handling = Priority::Normal;
         let took = self.clock.now().saturating_since(start);
+        self.stats.handlers += took;
         self.stats.handler_max = self.stats.handler_max.max(took);
     }
 
@@ -368,16 +359,28 @@ impl<M: Send + 'static> Core<M> {
             }
             backlog = endpoint.has_backlog();
         }
+        self.show();
         if !self.mailbox.fall_asleep() {
             return Ok(());
         }
         self.stats.parks += 1;
-        let limit = (deadline != Time::MAX).then(|| deadline.saturating_since(self.clock.now()));
+        let asleep_at = self.clock.now();
+        let limit = (deadline != Time::MAX).then(|| deadline.saturating_since(asleep_at));
         let Core { park, queue, .. } = self;
         let slept = park.sleep(limit, backlog, |event| push_ready(queue, event));
         self.mailbox.wake_up();
         self.last_look = self.clock.now();
+        self.stats.parked += self.last_look.saturating_since(asleep_at);
         slept
+    }
+
+    /// Shows others what this loop does, whenever the endpoint has shown what it does.
+    fn show(&mut self) {
+        let (Some(shown), Some(endpoint)) = (&mut self.shown, &mut self.endpoint) else { return };
+        if let Some(live) = endpoint.counters_written_after(&mut shown.after) {
+            let waiting = Waiting { mails: self.mailbox.len(), events: self.queue.len() };
+            shown.show(live, &self.stats, waiting);
+        }
     }
 
     fn look_is_due(&self) -> bool {

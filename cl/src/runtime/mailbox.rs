@@ -64,6 +64,11 @@ impl<M: Send> Mailbox<M> {
         self.shared.mails.pop()
     }
 
+    /// Mails that wait.
+    pub(super) fn len(&self) -> usize {
+        self.shared.mails.len()
+    }
+
     /// Announces that the owner is going to sleep; false if there is mail, so that it must not.
     pub(super) fn fall_asleep(&self) -> bool {
         self.shared.asleep.store(true, Ordering::Relaxed);

@@ -21,6 +21,9 @@ const STREAK: u32 = 256;
 /// While there is a lane and nothing on the first socket, that is looked at before it every so many times: others
 /// must not wait for ever behind a peer that floods, nor cost a system call each time.
 const MAIN_TURN: u32 = 16;
+/// When the kernel has not sent a datagram from its file, so many are copied before it is asked again: 32 MiB at least,
+/// beside which a datagram sent twice is nothing, and a second or less of a stream.
+const COPIED_AFTER_REFUSAL: u32 = 1024;
 
 /// A UDP socket, and perhaps a lane beside it.
 pub(super) struct Lanes {
@@ -34,8 +37,10 @@ pub(super) struct Lanes {
     main_busy: bool,
     /// No lane is opened (any more), and one that there is closes once it is empty.
     closing: bool,
-    /// Nothing is sent from files, for the kernel did not.
-    copies: bool,
+    /// Datagrams to go that are copied, for the kernel did not send one from its file.
+    copies_left: u32,
+    /// How often it did not.
+    refusals: u64,
 }
 
 struct Lane {
@@ -53,7 +58,8 @@ impl Lanes {
             turn: 0,
             main_busy: false,
             closing: false,
-            copies: false,
+            copies_left: 0,
+            refusals: 0,
         }
     }
 
@@ -92,7 +98,8 @@ impl Lanes {
         file: &File,
         at: u64,
     ) -> io::Result<bool> {
-        if self.copies {
+        if self.copies_left > 0 {
+            self.copies_left -= 1;
             return self.send(to, parts).map(|()| false);
         }
         let (body, heads) = parts.split_last().expect("a last part");
@@ -100,12 +107,22 @@ impl Lanes {
         let sent = by_lane.unwrap_or_else(|| self.main.send_from(to, heads, file, at, body.len()));
         match sent {
             Err(error) if !super::is_transient(&error) => {
-                tracing::info!(%error, "the kernel does not send from files here");
-                self.copies = true;
-                self.send(to, parts).map(|()| false)
+                // If it does not send this in any way, it is not for the file.
+                self.send(to, parts)?;
+                if self.refusals == 0 {
+                    tracing::info!(%error, "the kernel does not send from files here");
+                }
+                self.refusals += 1;
+                self.copies_left = COPIED_AFTER_REFUSAL;
+                Ok(false)
             }
             sent => sent.map(|()| true),
         }
+    }
+
+    /// How often the kernel did not send from a file what it then sent as a copy.
+    pub(super) fn refusals(&self) -> u64 {
+        self.refusals
     }
 
     /// What came of sending by the peer's own socket, or `None` if it is to be sent from the first one.
@@ -239,6 +256,8 @@ impl AsRawFd for Lanes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::MemfdFlags;
+    use std::io::Write;
 
     const ANY: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
 
@@ -253,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_sent_from_its_file_is_copied_from_then_on() {
+    fn what_cannot_be_sent_from_its_file_is_copied_for_a_while() {
         let peer = std::net::UdpSocket::bind(SocketAddr::from(ANY)).unwrap();
         peer.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
         for mut lanes in [Lanes::new(UdpSocket::bind(ANY.into(), 1 << 18).unwrap()), with_a_lane_to(&peer)] {
@@ -269,6 +288,23 @@ mod tests {
                 assert_eq!(peer.recv(&mut received).unwrap(), 50_004);
                 assert_eq!((&received[..4], received[50_003]), (&b"head"[..], 7));
             }
+            assert_eq!((lanes.refusals(), lanes.copies_left), (1, COPIED_AFTER_REFUSAL - 1));
+            // The kernel is asked again, with a file that it takes.
+            let mut file = File::from(rustix::fs::memfd_create("lent", MemfdFlags::CLOEXEC).unwrap());
+            file.write_all(&[8; 50_000]).unwrap();
+            let parts = [IoSlice::new(b"head"), IoSlice::new(&[8; 50_000])];
+            for uncopied in [false, true] {
+                lanes.copies_left = lanes.copies_left.min(1);
+                let sent = lanes.send_from(peer.local_addr().unwrap(), &parts, &file, 0);
+                assert_eq!(sent.unwrap(), uncopied);
+                let mut received = vec![0; 65_536];
+                assert_eq!(peer.recv(&mut received).unwrap(), 50_004);
+                assert_eq!((&received[..4], received[50_003]), (&b"head"[..], 8));
+            }
+            // Nobody is there in that network: whatever is wrong with that, the file is not.
+            let nowhere = SocketAddr::from(([255, 255, 255, 255], 9));
+            assert!(lanes.send_from(nowhere, &parts, &file, 0).is_err());
+            assert_eq!((lanes.refusals(), lanes.copies_left), (1, 0));
         }
     }
 

@@ -5,6 +5,7 @@ use super::socket::UdpSocket;
 use super::uring::RingReceiver;
 use super::{Datagram, Recv, Transport, TransportKind};
 use crate::pool::{Buf, Pool};
+use crate::stats::Stats;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -150,6 +151,10 @@ impl Transport for Udp {
                 }
                 _ => true,
             }
+    }
+
+    fn count(&self, stats: &mut Stats) {
+        stats.lends_refused += self.socket.refusals();
     }
 
     #[cfg(test)]

@@ -92,7 +92,7 @@ pub fn main() -> ExitCode {
         Command::Nodes(args) => query::nodes(&layout, &args),
         Command::Status(args) => query::status(&layout, &args),
         Command::Events(args) => query::events(&layout, &args),
-        Command::Stat(args) => stat::stat(&args),
+        Command::Stat(args) => stat::stat(&args, cli.verbose > 0),
         Command::Keys(args) => keys::keys(&layout, &args),
         Command::Perf(args) => perf::perf(&args),
     };

@@ -210,6 +210,8 @@ struct Slot<B> {
     readable: bool,
     /// Its end has been reported.
     reported: bool,
+    /// What came in the peer's name and was dropped, while this connection was there.
+    dropped: Counters,
 }
 
 /// One party's connections, at most one to each peer.
@@ -371,15 +373,13 @@ impl<M: Memory> Node<M> {
             match Header::parse(&frame, self.config.checksum_demanded.unwrap_or(self.config.checksum)) {
                 Ok(header) => header,
                 Err(error) => {
-                    let counters = &mut self.counters;
-                    *match error {
+                    return self.drop_of(peer, |counters| match error {
                         FrameError::Truncated => &mut counters.truncated,
                         FrameError::Version => &mut counters.version,
                         FrameError::Kind => &mut counters.kind,
                         FrameError::Length => &mut counters.length,
                         FrameError::Checksum => &mut counters.checksum,
-                    } += 1;
-                    return;
+                    });
                 }
             };
         if let Some((place, slot)) = self.slot(peer)
@@ -394,7 +394,7 @@ impl<M: Memory> Node<M> {
         match header.kind {
             Kind::Hello => self.on_call(now, peer, addr, &header),
             Kind::Confirm => self.on_confirm(now, peer, addr, &header, frame),
-            Kind::Welcome | Kind::Reset => self.counters.stale += 1,
+            Kind::Welcome | Kind::Reset => self.drop_of(peer, |counters| &mut counters.stale),
             _ => self.on_stale(now, peer, addr, &header),
         }
     }
@@ -414,6 +414,7 @@ impl<M: Memory> Node<M> {
             && let State::Closed(CloseReason::Violation) = after
         {
             self.counters.violations += 1;
+            slot.dropped.violations += 1;
             let (reset, addr) = (connection.reset(), connection.addr);
             self.queue_answer(peer, addr, reset);
         }
@@ -609,10 +610,11 @@ impl<M: Memory> Node<M> {
         Some(Sizes::of(&slot.connection))
     }
 
-    /// All connections, with what each has done and its state.
+    /// All connections, with what each has done and its state. Of what was dropped, it has what came in the peer's name
+    /// while the connection was there.
     pub fn connections(&self) -> impl Iterator<Item = (PeerId, Counters, Sizes)> {
         self.slots.iter().flatten().map(|slot| {
-            let mut counters = Counters::default();
+            let mut counters = slot.dropped;
             counters.add(&slot.connection);
             (slot.peer, counters, Sizes::of(&slot.connection))
         })
@@ -630,6 +632,15 @@ impl<M: Memory> Node<M> {
         Some((place, self.slots[place].as_mut()?))
     }
 
+    /// Counts a frame that came in the name of `peer` and was dropped.
+    #[cold]
+    fn drop_of(&mut self, peer: PeerId, why: impl Fn(&mut Counters) -> &mut u64) {
+        *why(&mut self.counters) += 1;
+        if let Some((_, slot)) = self.slot(peer) {
+            *why(&mut slot.dropped) += 1;
+        }
+    }
+
     fn incarnation(&mut self) -> u64 {
         self.next_incarnation += 1;
         self.next_incarnation - 1
@@ -639,7 +650,7 @@ impl<M: Memory> Node<M> {
         if self.answers.len() < ANSWERS_MAX {
             self.answers.push_back((peer, addr, answer));
         } else {
-            self.counters.unanswered += 1;
+            self.drop_of(peer, |counters| &mut counters.unanswered);
         }
     }
 
@@ -658,7 +669,14 @@ impl<M: Memory> Node<M> {
     /// Puts a new connection in the place of an old one.
     fn replace(&mut self, peer: PeerId, connection: Connection<M::Buf>) {
         self.forget(peer);
-        let slot = Slot { peer, connection, active: false, readable: false, reported: false };
+        let slot = Slot {
+            peer,
+            connection,
+            active: false,
+            readable: false,
+            reported: false,
+            dropped: Counters::default(),
+        };
         let place = match self.vacant.pop() {
             Some(place) => place,
             None => {

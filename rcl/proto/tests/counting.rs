@@ -71,6 +71,33 @@ fn nothing_is_needless_where_frames_are_only_lost_or_doubled() {
 }
 
 #[test]
+fn what_is_dropped_is_counted_of_the_peer_in_whose_name_it_came() {
+    const C: PeerId = PeerId::new(3, 0);
+    let mut world = World::new(1, CLEAN, config(), &[A, B, C]);
+    world.set_path(A, B, CLEAN.with_faults("corrupt=5%"));
+    for peer in [A, C] {
+        world.connect(peer, B);
+        for _ in 0..300 {
+            world.node(peer).send(B, vec![1; 900]).unwrap();
+        }
+    }
+    world.run_for(Duration::from_secs(5));
+    assert_eq!(world.messages(B).len(), 600);
+    // One of no connection of ours, in the name of C.
+    let (now, at) = (world.now(), world::addr(C));
+    world.node(B).on_frame(now, C, at, vec![9; 3]);
+    let all = world.node(B).counters();
+    assert!(all.checksum > 5 && all.duplicates + all.truncated > 0, "{all:?}");
+    let of = |peer: PeerId, world: &mut World| {
+        let mut connections = world.node(B).connections();
+        let (_, counters, _) = connections.find(|(p, ..)| *p == peer).expect("a connection");
+        (counters.checksum, counters.truncated)
+    };
+    assert_eq!(of(A, &mut world), (all.checksum, 0));
+    assert_eq!(of(C, &mut world), (0, 1));
+}
+
+#[test]
 fn messages_and_bytes_are_counted_at_both_ends_of_every_kind() {
     let mut world = World::new(1, CLEAN, Config { small_len: 100, ..config() }, &[A, B]);
     world.connect(A, B);

@@ -1,10 +1,10 @@
 //! Several messages, each of which is a datagram, handed to the transport at once.
 
 use super::Network;
+use crate::counters::Tally;
 use crate::endpoint::send_each::Parcel;
 use crate::header::{Form, Geometry, HEADER_LEN};
 use crate::message::Refusal;
-use crate::stats::Stats;
 use crate::transport::{self, DATAGRAMS_AT_ONCE, Datagram};
 use std::io::IoSlice;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ impl Network {
     pub(in crate::endpoint) fn transmit_each<'p, 'b: 'p>(
         &mut self,
         parcels: impl ExactSizeIterator<Item = (&'p Parcel<'b>, SocketAddr)> + Clone,
-        stats: &mut Stats,
+        tally: &mut Tally,
     ) -> Result<usize, Refusal> {
         let mut headers = [[0; HEADER_LEN]; DATAGRAMS_AT_ONCE];
         let len_max = self.unfragmented_len_max();
@@ -34,8 +34,9 @@ impl Network {
         match self.transport.send_each(&datagrams[..parcels.len()]) {
             Ok(count) => {
                 self.next_message = self.next_message.wrapping_add(count as u32);
-                stats.datagrams_sent += count as u64;
-                stats.bytes_sent += parcels.take(count).map(|(parcel, _)| parcel.len() as u64).sum::<u64>();
+                tally.stats.datagrams_sent += count as u64;
+                tally.stats.bytes_sent +=
+                    parcels.take(count).map(|(parcel, _)| parcel.len() as u64).sum::<u64>();
                 Ok(count)
             }
             Err(error) if transport::is_transient(&error) => Err(Refusal::Backpressure),

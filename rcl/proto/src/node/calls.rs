@@ -21,11 +21,11 @@ impl<M: Memory> Node<M> {
         let ours = ours.map(|c| (c.local(), c.incarnation(), c.receiver.grant(share)));
         if ours.is_none() {
             if hello.source == 0 || hello.ack <= self.latest_incarnation(peer) {
-                self.counters.stale += 1;
+                self.drop_of(peer, |counters| &mut counters.stale);
                 return;
             }
             if !self.has_room(peer) {
-                self.counters.refused += 1;
+                self.drop_of(peer, |counters| &mut counters.refused);
                 return;
             }
         }
@@ -68,7 +68,7 @@ impl<M: Memory> Node<M> {
             promise: Promise(confirm.delay),
         };
         if !self.gate.proves(now, &call, confirm.sequence) {
-            self.counters.unproven += 1;
+            self.drop_of(peer, |counters| &mut counters.unproven);
             return self.on_stale(now, peer, addr, confirm);
         }
         if confirm.ack <= self.latest_incarnation(peer) {
@@ -80,7 +80,7 @@ impl<M: Memory> Node<M> {
             return self.on_call(now, peer, addr, confirm);
         }
         if !self.has_room(peer) {
-            self.counters.refused += 1;
+            self.drop_of(peer, |counters| &mut counters.refused);
             return;
         }
         if let Some((_, former)) = self.slot(peer)
@@ -102,7 +102,7 @@ impl<M: Memory> Node<M> {
 
     /// A frame of a connection that is no more, or never was. Whoever sent it is told.
     pub(super) fn on_stale(&mut self, now: Time, peer: PeerId, addr: SocketAddr, header: &Header) {
-        self.counters.stale += 1;
+        self.drop_of(peer, |counters| &mut counters.stale);
         let past = self.remembered.get(peer);
         let past = past.filter(|p| (p.remote, p.local) == (header.source, header.destination));
         let reset = Header {
@@ -140,7 +140,7 @@ impl<M: Memory> Node<M> {
         if self.gate.may_answer(now, addr) {
             self.queue_answer(peer, addr, answer);
         } else {
-            self.counters.unanswered += 1;
+            self.drop_of(peer, |counters| &mut counters.unanswered);
         }
     }
 }
