@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p rcl --bench connection`
 
-use cl_base::{Incarnation, PeerId, Time};
+use cl_base::{PeerId, Time};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rcl_proto::{Checksum, Config, Event, Heap, Node};
 use std::hint::black_box;
@@ -32,7 +32,7 @@ fn carry(now: Time, me: PeerId, from: &mut Node<Heap>, to: &mut Node<Heap>) {
 impl Pair {
     fn new(checksum: Checksum) -> Pair {
         let config = Config { checksum, ..Config::new(64_920) };
-        let node = || Node::new(config.clone(), Incarnation(1), &[7; 32], Heap);
+        let node = || Node::new(config.clone(), &[7; 32], Heap);
         let mut pair = Pair { now: Time::from_nanos(1_000_000_000), a: node(), b: node() };
         pair.a.connect(pair.now, B, SocketAddr::from(([127, 0, 0, 1], 2)));
         for _ in 0..3 {

@@ -4,7 +4,7 @@ use crate::shared::{Accepted, Arrival, Links, Refused};
 use crate::{Event, SendError};
 use cl::for_rcl::{channel, channel_of, next_closed, transmit};
 use cl::{Buf, Clock};
-use cl_base::{Incarnation, PeerId, Time};
+use cl_base::{PeerId, Time};
 use rcl_proto::{
     Checksum, CloseReason, Config, ConfigError, Counters, HEADER_LEN, Node, Sink, Sizes, Source, TransferId,
 };
@@ -123,7 +123,7 @@ impl Connections {
         let links = Links::new(protocol.send_buffer / 2);
         let clock = cl.clock();
         let memory = PoolMemory(cl.pool().clone());
-        let node = Node::new(protocol, Incarnation(clock.now().as_nanos()), &secret(), memory);
+        let node = Node::new(protocol, &secret(), memory);
         let (busy_until, looked_at) = (Time::MAX, Time::ZERO);
         Ok(Connections { node, links, shown, clock, busy_until, looked_at, calls, dead_after })
     }
@@ -224,12 +224,12 @@ impl Connections {
 
     /// The next event, if there is one. Otherwise does what is to be done now: sends, acknowledges, sends again.
     pub fn poll(&mut self, cl: &mut cl::Endpoint) -> Option<Event> {
-        if let Some(event) = self.next_event(cl) {
+        if let Some(event) = self.next_event() {
             return Some(event);
         }
         self.begin_round(cl);
         self.end_round(cl);
-        self.next_event(cl)
+        self.next_event()
     }
 
     /// Takes in what `cl` has received. The event that this makes, if it makes one; [`Connections::poll`] knows
@@ -254,7 +254,7 @@ impl Connections {
     /// What a frame of the network has led to.
     #[inline]
     fn after_frame(&mut self, cl: &mut cl::Endpoint, now: Time) -> Option<Event> {
-        let event = self.node_event(cl);
+        let event = self.node.poll_event();
         if event.is_none() || matches!(event, Some(Event::Closed(..))) {
             // Whoever hears of the end may stop polling, and the peer waits for the last word.
             self.transmit(cl, now);
@@ -267,7 +267,12 @@ impl Connections {
     pub(crate) fn on_frame(&mut self, cl: &mut cl::Endpoint, frame: cl::Received) -> Time {
         let cl::Received { from, addr, buf, .. } = frame;
         let now = self.clock.now();
-        self.node.on_frame(now, from, addr, buf);
+        if self.links.has(from) {
+            // The kernel tells if the process at the other end of shared memory has ended, and nothing else does.
+            self.node.on_frame_but_calls(now, from, addr, buf);
+        } else {
+            self.node.on_frame(now, from, addr, buf);
+        }
         if now >= self.next_deadline() {
             self.on_deadline(cl, now);
         }
@@ -276,26 +281,11 @@ impl Connections {
 
     /// The next event there is.
     #[inline]
-    pub(crate) fn next_event(&mut self, cl: &mut cl::Endpoint) -> Option<Event> {
+    pub(crate) fn next_event(&mut self) -> Option<Event> {
         if let Some(event) = self.links.poll_event() {
             return Some(event);
         }
-        self.node_event(cl)
-    }
-
-    /// The next event of a connection by the network.
-    #[inline]
-    fn node_event(&mut self, cl: &mut cl::Endpoint) -> Option<Event> {
-        let event = self.node.poll_event()?;
-        if let Event::Connected(peer) = event
-            && self.links.is_open(peer)
-        {
-            // It has forgotten us, and cannot be reached any more by shared memory.
-            self.links.abort(cl, peer, CloseReason::Restarted);
-            self.links.push_event(event);
-            return self.links.poll_event();
-        }
-        Some(event)
+        self.node.poll_event()
     }
 
     /// What is to be done before arrivals are looked for.

@@ -36,6 +36,7 @@ const DROPS: &[Label] = &[
         "Calls beyond the greatest number of connections, or while nobody asks for events.",
     ),
     Label::count("unproven", "Confirmations of calls whose token is not ours, or has expired."),
+    Label::count("taken", "Calls in the name of a peer that is connected and lives."),
     Label::count("unanswered", "Frames of no connection that were not answered, for there were too many."),
     Label::count("violations", "Connections ended because the peer broke the protocol."),
     Label::count("duplicates", "Segments received more than once."),
@@ -143,6 +144,7 @@ fn drops(counters: &Counters) -> [u64; DROPS.len()] {
         stale,
         refused,
         unproven,
+        taken,
         unanswered,
         violations,
         messages_sent: _,
@@ -158,7 +160,10 @@ fn drops(counters: &Counters) -> [u64; DROPS.len()] {
         credit_stalls: _,
         starved: _,
     } = *counters;
-    [truncated, version, kind, length, checksum, stale, refused, unproven, unanswered, violations, duplicates]
+    [
+        truncated, version, kind, length, checksum, stale, refused, unproven, taken, unanswered, violations,
+        duplicates,
+    ]
 }
 
 /// What all connections have done, by the network and by shared memory.

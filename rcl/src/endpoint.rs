@@ -163,7 +163,7 @@ impl Endpoint {
     /// sends again.
     #[inline]
     pub fn poll(&mut self) -> Option<Event> {
-        if let Some(event) = self.connections.next_event(&mut self.cl) {
+        if let Some(event) = self.connections.next_event() {
             self.events += 1;
             if self.events >= EVENTS_PER_LOOK {
                 self.events = 0;
@@ -184,7 +184,7 @@ impl Endpoint {
             }
         }
         self.connections.end_round(&mut self.cl);
-        self.connections.next_event(&mut self.cl)
+        self.connections.next_event()
     }
 
     /// Does what is to be done now, as [`Endpoint::poll`] does, without handing anything out: frames of the

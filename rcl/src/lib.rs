@@ -82,7 +82,8 @@ pub use cl::{Buf, Exhausted};
 pub use connections::Connections;
 pub use endpoint::{Endpoint, EndpointConfig, OpenError};
 pub use rcl_proto::{
-    Checksum, CloseReason, Config, ConfigError, Counters, Refusal, Sink, Sizes, Source, TransferId,
+    CallRefusal, Checksum, CloseReason, Config, ConfigError, Counters, Refusal, Sink, Sizes, Source,
+    TransferId,
 };
 
 /// What has happened, and what has arrived.

@@ -412,10 +412,6 @@ impl Links {
         self.find(peer).is_some()
     }
 
-    pub(crate) fn is_open(&self, peer: PeerId) -> bool {
-        self.by_peer.get(&peer).and_then(|&i| self.links[i].as_ref()).is_some_and(Link::is_open)
-    }
-
     /// The state of the connection to `peer`, if it is by shared memory: what is in the ring has been handed over.
     pub(crate) fn sizes(&self, peer: PeerId) -> Option<Sizes> {
         let link = self.links[*self.by_peer.get(&peer)?].as_ref()?;
@@ -619,11 +615,6 @@ impl Links {
 
     pub(crate) fn has_events(&self) -> bool {
         !self.events.is_empty()
-    }
-
-    /// Adds an event behind those there are.
-    pub(crate) fn push_event(&mut self, event: Event) {
-        self.events.push_back(event);
     }
 
     /// A channel has closed. If the peer had never answered there, it may be that it shares no memory with us: it

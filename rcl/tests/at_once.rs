@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 const PEERS: [PeerId; 2] = [PeerId::new(1, 0), PeerId::new(2, 0)];
 /// For a machine with other work.
 const LIMIT: Duration = Duration::from_secs(30);
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 150;
+/// After a quarter of this a call to nobody goes to where the peer calls from.
+const DEAD_AFTER: Duration = Duration::from_secs(2);
 
 fn open(me: PeerId) -> Endpoint {
     let mut config = EndpointConfig::new(me, SocketAddr::from(([127, 0, 0, 1], 0)));
-    config.protocol.dead_after = Duration::from_secs(20);
+    config.protocol.dead_after = DEAD_AFTER;
     Endpoint::open(config).unwrap()
 }
 

@@ -195,7 +195,7 @@ fn a_frame_of_a_stranger_in_a_peers_name_does_not_divert_the_connection() {
     let mut stranger =
         cl::Endpoint::open(cl::EndpointConfig::new(B, SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
     stranger.resolve(A, a.local_addr());
-    stranger.send(A, stranger.alloc_copy(&[4; 48]).unwrap()).unwrap();
+    stranger.send(A, stranger.alloc_copy(&[5; 48]).unwrap()).unwrap();
     stranger.send(A, stranger.alloc_copy(b"rubbish").unwrap()).unwrap();
     within(5, "the rubbish", || {
         a.poll();
@@ -205,6 +205,29 @@ fn a_frame_of_a_stranger_in_a_peers_name_does_not_divert_the_connection() {
     within(5, "the message", || {
         a.poll();
         matches!(b.poll(), Some(Event::Message { buf, .. }) if buf[..] == *b"to the true one")
+    });
+}
+
+#[test]
+fn a_call_by_datagram_in_a_peers_name_does_nothing_to_a_connection_over_shared_memory() {
+    let (mut a, mut b) = pair(Way::Shared);
+    a.send(B, a.alloc_copy(b"first").unwrap()).unwrap();
+    within(5, "the first message", || {
+        a.poll();
+        matches!(b.poll(), Some(Event::Message { buf, .. }) if buf[..] == *b"first")
+    });
+    let mut stranger = open(A, Way::Auto);
+    stranger.connect(B, b.local_addr());
+    stranger.send(B, stranger.alloc_copy(b"not from the true one").unwrap()).unwrap();
+    // It repeats its call all the time.
+    within(5, "calls", || {
+        assert!(stranger.poll().is_none() && b.poll().is_none() && a.poll().is_none());
+        b.counters().taken >= 3
+    });
+    b.send(A, b.alloc_copy(b"to the true one").unwrap()).unwrap();
+    within(5, "the message", || {
+        assert!(stranger.poll().is_none() && b.poll().is_none());
+        matches!(a.poll(), Some(Event::Message { buf, .. }) if buf[..] == *b"to the true one")
     });
 }
 

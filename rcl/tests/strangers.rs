@@ -31,7 +31,7 @@ fn open(me: PeerId) -> Endpoint {
 /// A call, or the confirmation of one, of a life later than any.
 fn forged(rng: &mut Rng) -> Vec<u8> {
     let kind = if rng.chance(1, 4) { 14 } else { 0 };
-    let mut frame = vec![4, kind, 0, 0, 0, 0, 0, 0];
+    let mut frame = vec![5, kind, 0, 0, 0, 0, 0, 0];
     let destination = if kind == 0 { 0 } else { rng.next_u64() };
     for word in [rng.next_u64(), destination, rng.next_u64(), u64::MAX, rng.next_u64()] {
         frame.extend_from_slice(&word.to_le_bytes());

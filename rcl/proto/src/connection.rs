@@ -1,15 +1,20 @@
 use crate::config::Config;
+use crate::connection::doubt::Doubt;
 use crate::gate::Promise;
 use crate::memory::{Memory, Sink, Source};
 use crate::receiver::{Read, Receiver};
 use crate::round_trip::ACK_DELAY;
 use crate::sender::{Outgoing, Sender};
-use crate::wire::{BITMAP_LEN_MAX, Checksum, HEADER_LEN, Header, Kind, NUMBERS_LEN_MAX};
+use crate::wire::{BITMAP_LEN_MAX, CallRefusal, Checksum, HEADER_LEN, Header, Kind, NUMBERS_LEN_MAX, u64_at};
 use cl_base::Time;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::time::Duration;
+
+mod doubt;
+
+pub(crate) use doubt::{Newcomer, Verdict};
 
 /// A silent peer is asked so many times before it is called dead. A quarter of the bound apart, they fit
 /// within it.
@@ -42,6 +47,9 @@ pub enum CloseReason {
     /// The peer has broken the protocol.
     #[error("the peer has broken the protocol")]
     Violation,
+    /// The peer has refused our call.
+    #[error("the peer has refused the call: {0}")]
+    Refused(CallRefusal),
 }
 
 /// How far a connection has come.
@@ -50,6 +58,7 @@ pub enum CloseReason {
 /// connect ──▶ Calling ──Welcome──▶ Answered ──any other frame──▶ Open ──both Fins──▶ Lingering ──▶ (removed)
 ///                a Confirm, with or without a call of ours ──────▶  │
 ///             any state ──reset, silence, restart, violation, abort──▶ Closed ──▶ (removed)
+///             Calling, Answered ──Refuse──▶ Closed
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
@@ -84,9 +93,6 @@ pub(crate) struct Connection<B> {
     /// The numbers of both ends; the peer's once it is known.
     local: u64,
     remote: Option<u64>,
-    /// The incarnations of both; the peer's is the latest we know of.
-    incarnation: u64,
-    remote_incarnation: u64,
     /// What the call was confirmed with, or is to be; 0 before.
     token: u64,
     /// What the peer has to hear again with that.
@@ -120,23 +126,23 @@ pub(crate) struct Connection<B> {
     share: usize,
     /// Transfers of ours that have arrived and of which the application does not know yet.
     pub(crate) sent: VecDeque<u64>,
+    /// Somebody else has called in the peer's name.
+    doubt: Option<Box<Doubt>>,
+    /// Until then it is not asked again whether it lives, for it has just said so.
+    believed_until: Time,
+    /// How often it was asked.
+    questions: u64,
+    /// The peer asks whether we live, with this number.
+    asked: Option<u64>,
 }
 
 impl<B: Deref<Target = [u8]>> Connection<B> {
     /// An end that calls, or takes in the confirmation of a call next. `local`: its number.
-    pub(crate) fn new(
-        config: &Config,
-        now: Time,
-        local: u64,
-        incarnation: u64,
-        addr: SocketAddr,
-    ) -> Connection<B> {
+    pub(crate) fn new(config: &Config, now: Time, local: u64, addr: SocketAddr) -> Connection<B> {
         Connection {
             addr,
             local,
             remote: None,
-            incarnation,
-            remote_incarnation: 0,
             token: 0,
             promise: 0,
             state: State::Calling,
@@ -160,6 +166,10 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
             arrived_at: now,
             share: usize::MAX,
             sent: VecDeque::new(),
+            doubt: None,
+            believed_until: Time::ZERO,
+            questions: 0,
+            asked: None,
         }
     }
 
@@ -175,18 +185,15 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
         self.remote
     }
 
-    /// Ours, for this connection.
-    pub(crate) fn incarnation(&self) -> u64 {
-        self.incarnation
-    }
-
-    /// The peer's latest that we know of, 0 if none.
-    pub(crate) fn remote_incarnation(&self) -> u64 {
-        self.remote_incarnation
-    }
-
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.state, State::Closed(_) | State::Lingering(_))
+    }
+
+    /// True if a call with this number from this address is one of the peer's, of which it perhaps does not know yet that it
+    /// is this connection. Who calls from elsewhere than where we have called the peer need not be the peer.
+    pub(crate) fn is_with(&self, caller: u64, addr: SocketAddr) -> bool {
+        let unsettled = matches!(self.state, State::Calling | State::Answered);
+        !self.is_over() && (self.remote == Some(caller) || (unsettled && self.addr == addr))
     }
 
     pub(crate) fn set_share(&mut self, share: usize) {
@@ -198,9 +205,14 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
     pub(crate) fn admits(&self, header: &Header) -> bool {
         let tells = match self.state {
             State::Calling => matches!(header.kind, Kind::Welcome | Kind::Confirm),
-            State::Answered => header.kind == Kind::Welcome && header.answer,
+            State::Answered => {
+                (header.kind == Kind::Welcome && header.answer) || header.kind == Kind::Confirm
+            }
             _ => false,
         };
+        if header.kind == Kind::Refuse && self.state == State::Calling {
+            return header.destination == self.local;
+        }
         header.destination == self.local
             && (self.remote == Some(header.source) || (tells && header.source != 0))
     }
@@ -213,6 +225,12 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
         match header.kind {
             Kind::Welcome => return self.on_welcome(now, header),
             Kind::Confirm => return self.on_confirm(now, header),
+            Kind::Refuse => {
+                if matches!(self.state, State::Calling | State::Answered) {
+                    self.state = State::Closed(CloseReason::Refused(CallRefusal::from_wire(header.sequence)));
+                }
+                return;
+            }
             Kind::Reset if self.is_over() => return,
             Kind::Reset if header.sequence != self.token => {
                 // It may be said of a frame that has overtaken the confirmation. So we ask.
@@ -226,7 +244,7 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
             _ => {}
         }
         if self.state == State::Answered {
-            self.state = State::Open;
+            self.open();
         }
         self.heard(now);
         let bitmap = if header.kind == Kind::Ack { &frame[HEADER_LEN..] } else { &[] };
@@ -237,7 +255,12 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
         if header.kind == Kind::Ack {
             self.sender.note_needless(header.sequence);
         }
-        self.ack_due |= header.kind == Kind::Ping;
+        match header.kind {
+            Kind::Ping => self.ack_due = true,
+            Kind::Ask => self.asked = Some(u64_at(&frame, HEADER_LEN)),
+            Kind::Alive => self.on_alive(now, u64_at(&frame, HEADER_LEN)),
+            _ => {}
+        }
         if header.kind == Kind::Ping || header.kind.is_segment() {
             // It does not know yet that all is done.
             self.linger_on(now);
@@ -272,7 +295,6 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
         let first = self.state == State::Calling && self.calls == 1;
         self.state = State::Answered;
         self.remote = Some(welcome.source);
-        self.remote_incarnation = welcome.ack;
         (self.token, self.promise) = (welcome.sequence, welcome.delay);
         self.take_grant(now, welcome);
         self.heard(now);
@@ -283,11 +305,10 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
     }
 
     /// The peer means its call: the first time, or again, because it has not heard that we know.
-    fn on_confirm(&mut self, now: Time, confirm: &Header) {
+    pub(crate) fn on_confirm(&mut self, now: Time, confirm: &Header) {
         if matches!(self.state, State::Calling | State::Answered) {
-            self.state = State::Open;
+            self.open();
             self.remote = Some(confirm.source);
-            self.remote_incarnation = confirm.ack;
             self.token = confirm.sequence;
             self.probe_due = false;
             self.take_grant(now, confirm);
@@ -481,6 +502,9 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
             }
             return Some(None);
         }
+        if self.write_questions(now, head) {
+            return Some(None);
+        }
         if self.ack_due && self.receiver.has_gap() {
             self.write_ack(now, head);
             return Some(None);
@@ -511,7 +535,7 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
             // Not the first time: no measure of the round trip.
             answer: kind == Kind::Confirm && std::mem::replace(&mut self.confirmed, true),
             sequence: self.token,
-            ack: self.incarnation,
+            ack: 0,
             grant: self.receiver.grant(self.share),
             delay: self.promise,
             ..self.header(kind)
@@ -536,7 +560,9 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
             State::Closed(_) => Time::MAX,
             State::Lingering(until) => until.min(self.ack_at),
             State::Calling | State::Answered | State::Open => {
-                self.sender.deadline().min(self.probe_time()).min(self.dead_at()).min(self.ack_at)
+                let doubt_at = self.doubt.as_ref().map_or(Time::MAX, |doubt| doubt.deadline());
+                let own = self.sender.deadline().min(self.probe_time()).min(self.dead_at());
+                own.min(self.ack_at).min(doubt_at)
             }
         }
     }
@@ -579,11 +605,18 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
             State::Calling | State::Answered | State::Open => {}
         }
         // Who comes late has not listened, and asks once more.
-        let late = |due: Time| now.saturating_since(due) > self.dead_after / 8;
+        let late_after = self.dead_after / 8;
+        let late = |due: Time| now.saturating_since(due) > late_after;
         let dead_at = self.dead_at();
         if now >= dead_at && (!late(dead_at) || self.probes >= PROBES_MAX) {
             self.state = State::Closed(CloseReason::Dead);
             return false;
+        }
+        if self.doubt.is_some() {
+            self.on_doubt_deadline(now);
+            if self.is_over() {
+                return false;
+            }
         }
         // Otherwise small delays do not add up.
         let grid = if late(self.probe_at) { now } else { self.probe_at };

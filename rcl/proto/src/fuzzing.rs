@@ -3,7 +3,7 @@
 
 use crate::wire::{self, Header, PACKED_LEN_LEN};
 use crate::{Checksum, Config, Event, HEADER_LEN, Heap, Node};
-use cl_base::{Incarnation, PeerId, Time};
+use cl_base::{PeerId, Time};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -52,8 +52,8 @@ pub fn conversation(mut input: &[u8]) {
         checksum: Checksum::None,
         ..Config::new(SEGMENT_LEN)
     };
-    let mut ends = [7, 9].map(|incarnation| End {
-        node: Node::new(config.clone(), Incarnation(incarnation), &[incarnation as u8; 32], Heap),
+    let mut ends = [7, 9].map(|secret| End {
+        node: Node::new(config.clone(), &[secret; 32], Heap),
         arriving: VecDeque::new(),
     });
     let addr = SocketAddr::from(([127, 0, 0, 1], 1));
@@ -96,7 +96,7 @@ pub fn conversation(mut input: &[u8]) {
                 }
             }
             13 => {
-                // Invented, with the incarnations of a frame that is under way.
+                // Invented, with the numbers of a frame that is under way.
                 let (made, rest) = input.split_at(input.len().min(usize::from(how)));
                 input = rest;
                 let mut made = made.to_vec();

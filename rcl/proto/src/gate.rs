@@ -3,7 +3,7 @@
 //! A call is answered without a memory of it, by one frame that is no longer, with a token: a keyed hash of who has
 //! called, from where, and of what was promised. Whoever confirms with the token receives what is sent to that address
 //! (as with the Retry of QUIC, RFC 9000, section 8.1; TCP's SYN cookies promise the same with 24 bits, RFC 4987).
-//! Only that makes a connection, ends a former one, or says which life of a peer is the latest.
+//! Only that makes a connection, or puts in question whether the peer lives with which there is one (`connection/doubt.rs`).
 
 use crate::config::WINDOW_MAX;
 use cl_base::{PeerId, Time};
@@ -26,8 +26,6 @@ pub(crate) struct Call {
     pub(crate) peer: PeerId,
     /// Where the call came from.
     pub(crate) addr: SocketAddr,
-    /// The caller's incarnation.
-    pub(crate) incarnation: u64,
     /// The caller's number for the connection.
     pub(crate) caller: u64,
     /// The number promised for our end.
@@ -79,7 +77,7 @@ pub(crate) struct Gate {
 impl Gate {
     pub(crate) fn new(secret: &[u8; 32]) -> Gate {
         Gate {
-            secret: blake3::derive_key("ghidrah rcl 4 strangers", secret),
+            secret: blake3::derive_key("ghidrah rcl 5 strangers", secret),
             paid_at: Box::new([Time::ZERO; ALLOWANCES]),
         }
     }
@@ -96,10 +94,9 @@ impl Gate {
     }
 
     fn token_of(&self, epoch: u64, call: &Call) -> u64 {
-        let &Call { peer, addr, incarnation, caller, callee, promise } = call;
+        let &Call { peer, addr, caller, callee, promise } = call;
         let (ip, port) = octets(addr);
-        let words =
-            [epoch, peer.to_u64(), incarnation, caller, callee, u64::from(promise.0), u64::from(port)];
+        let words = [epoch, peer.to_u64(), caller, callee, u64::from(promise.0), u64::from(port)];
         self.hash(Purpose::Token, &words, &ip)
     }
 
@@ -161,7 +158,6 @@ mod tests {
     const CALL: Call = Call {
         peer: PeerId::new(1, 0),
         addr: SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 7),
-        incarnation: 5,
         caller: 17,
         callee: 18,
         promise: Promise(16),
@@ -180,7 +176,6 @@ mod tests {
             Call { peer: PeerId::new(1, 1), ..CALL },
             Call { addr: SocketAddr::new(CALL.addr.ip(), 8), ..CALL },
             Call { addr: SocketAddr::from(([10, 0, 0, 2], 7)), ..CALL },
-            Call { incarnation: 6, ..CALL },
             Call { caller: 18, ..CALL },
             Call { callee: 17, ..CALL },
             Call { promise: Promise(17), ..CALL },

@@ -14,8 +14,9 @@
 //!   a place or a share of the window, or make us send more than he does; see the module `gate`. Each end of a connection
 //!   has a number of 64 bits that nobody can guess: to end it, or to have anything else done to it, takes a frame
 //!   with both. Who can read the frames can do all that: nothing is authenticated here, which is the business of `mml`.
-//! - **Incarnations.** Calls tell which of a party's connections is the latest, so a restarted peer is noticed, and a
-//!   delayed call opens nothing again.
+//! - **Lives.** The numbers are other ones in each life of a party, so nothing of a former one is taken for its own. If somebody
+//!   calls in the name of a peer with which there is a connection, the peer is asked where it was heard last: if it lives the call is
+//!   refused, if it has started anew the connection is [`CloseReason::Restarted`]; see the module `connection::doubt`.
 //! - **Acknowledgements** ride on the segments of the other direction; alone they are sent after every few
 //!   segments, when the sender asks as it can send no more, or after 100 microseconds. They are cumulative,
 //!   with a bitmap of what came after a gap.
@@ -49,4 +50,4 @@ pub use config::{Config, ConfigError};
 pub use connection::CloseReason;
 pub use memory::{Heap, Memory, Sink, Source};
 pub use node::{Counters, Event, Node, Refusal, SendError, Sizes, TransferId, Transmit};
-pub use wire::{Checksum, HEADER_LEN};
+pub use wire::{CallRefusal, Checksum, HEADER_LEN};

@@ -5,7 +5,7 @@ use crate::memory::{Memory, Sink, Source};
 use crate::past::{Past, Remembered};
 use crate::receiver::Read;
 use crate::wire::{FrameError, HEADER_LEN, Header, Kind};
-use cl_base::{Incarnation, PeerId, Time};
+use cl_base::{PeerId, Time};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -155,6 +155,8 @@ pub struct Counters {
     pub refused: u64,
     /// Confirmations of calls whose token is not ours, or has expired: forged, or meant for a former life of ours.
     pub unproven: u64,
+    /// Calls in the name of a peer with which there is a connection, and which lives.
+    pub taken: u64,
     /// Frames of no connection that were not answered, because too many came from their address, or at once.
     pub unanswered: u64,
     /// Connections ended because the peer broke the protocol.
@@ -218,7 +220,6 @@ struct Slot<B> {
 pub struct Node<M: Memory> {
     config: Config,
     memory: M,
-    next_incarnation: u64,
     /// The place of each peer's connection; never iterated.
     places: FxHashMap<PeerId, usize>,
     last: Option<(PeerId, usize)>,
@@ -241,15 +242,12 @@ pub struct Node<M: Memory> {
 }
 
 impl<M: Memory> Node<M> {
-    /// No connections yet. `incarnation` must be larger than that of any connection this party had in a
-    /// former life: the wall clock in nanoseconds serves. `secret` must be another one in each life, and one that nobody
-    /// can guess: what strangers can do hangs on that.
-    pub fn new(config: Config, incarnation: Incarnation, secret: &[u8; 32], memory: M) -> Node<M> {
+    /// No connections yet. `secret` must be another one in each life, and one that nobody can guess: the numbers of
+    /// connections follow from it, by which lives are told apart, and what strangers can do hangs on that.
+    pub fn new(config: Config, secret: &[u8; 32], memory: M) -> Node<M> {
         Node {
             config,
             memory,
-            // 0 stands for "none is known", and what has passed is one less.
-            next_incarnation: incarnation.0.max(1),
             places: FxHashMap::default(),
             last: None,
             slots: Vec::new(),
@@ -369,6 +367,16 @@ impl<M: Memory> Node<M> {
     /// Takes in a frame that says it is from `peer` and came from `addr`. If it belongs to the connection, by
     /// the numbers of both ends, the peer is answered there from now on.
     pub fn on_frame(&mut self, now: Time, peer: PeerId, addr: SocketAddr, frame: M::Buf) {
+        self.on_any_frame(now, peer, addr, frame, true);
+    }
+
+    /// As [`Node::on_frame`], for a peer that we are connected with by other means than this: calls in its name come to
+    /// nothing.
+    pub fn on_frame_but_calls(&mut self, now: Time, peer: PeerId, addr: SocketAddr, frame: M::Buf) {
+        self.on_any_frame(now, peer, addr, frame, false);
+    }
+
+    fn on_any_frame(&mut self, now: Time, peer: PeerId, addr: SocketAddr, frame: M::Buf, calls: bool) {
         let header =
             match Header::parse(&frame, self.config.checksum_demanded.unwrap_or(self.config.checksum)) {
                 Ok(header) => header,
@@ -388,19 +396,30 @@ impl<M: Memory> Node<M> {
             let before = slot.connection.state();
             slot.connection.addr = addr;
             slot.connection.on_frame::<M>(now, &header, frame);
-            self.announce(place, before);
+            self.announce(now, place, before);
             return;
         }
         match header.kind {
+            Kind::Hello | Kind::Confirm if !calls => self.drop_of(peer, |counters| &mut counters.taken),
             Kind::Hello => self.on_call(now, peer, addr, &header),
-            Kind::Confirm => self.on_confirm(now, peer, addr, &header, frame),
-            Kind::Welcome | Kind::Reset => self.drop_of(peer, |counters| &mut counters.stale),
+            Kind::Confirm => self.on_confirm(now, peer, addr, &header),
+            Kind::Welcome | Kind::Reset | Kind::Refuse => self.drop_of(peer, |counters| &mut counters.stale),
+            // What follows a call at once is sent again if it is admitted.
+            _ if self.slot(peer).is_some_and(|(_, slot)| slot.connection.is_of_newcomer(&header)) => {
+                self.drop_of(peer, |counters| &mut counters.stale);
+            }
             _ => self.on_stale(now, peer, addr, &header),
         }
     }
 
     /// Turns what a frame or the time has changed into events and work.
-    fn announce(&mut self, place: usize, before: State) {
+    fn announce(&mut self, now: Time, place: usize, before: State) {
+        self.tell(place, before);
+        self.settle(now, place);
+    }
+
+    /// Turns what has changed about a connection into events.
+    fn tell(&mut self, place: usize, before: State) {
         let slot = self.slots[place].as_mut().expect("it is there");
         let (peer, connection) = (slot.peer, &mut slot.connection);
         let after = connection.state();
@@ -418,7 +437,6 @@ impl<M: Memory> Node<M> {
             let (reset, addr) = (connection.reset(), connection.addr);
             self.queue_answer(peer, addr, reset);
         }
-        self.touch(place);
     }
 
     /// Something about a connection may have changed: it is looked at again.
@@ -460,7 +478,7 @@ impl<M: Memory> Node<M> {
                     self.touch(place);
                 }
             } else {
-                self.announce(place, before);
+                self.announce(now, place, before);
             }
         }
         self.deadline = self.deadlines.iter().copied().min().unwrap_or(Time::MAX);
@@ -566,7 +584,8 @@ impl<M: Memory> Node<M> {
             };
             let report = reason.filter(|_| !slot.reported);
             slot.reported |= reason.is_some();
-            self.announce(place, before);
+            self.tell(place, before);
+            self.touch(place);
             self.events.extend(report.map(|r| Event::Closed(from, r)));
             if matches!(self.slots[place].as_ref().map(|s| s.connection.state()), Some(State::Closed(_))) {
                 self.forget(from);
@@ -641,11 +660,6 @@ impl<M: Memory> Node<M> {
         }
     }
 
-    fn incarnation(&mut self) -> u64 {
-        self.next_incarnation += 1;
-        self.next_incarnation - 1
-    }
-
     fn queue_answer(&mut self, peer: PeerId, addr: SocketAddr, answer: Header) {
         if self.answers.len() < ANSWERS_MAX {
             self.answers.push_back((peer, addr, answer));
@@ -661,8 +675,8 @@ impl<M: Memory> Node<M> {
 
     /// A new connection, with the number that follows from the former one.
     fn begin(&mut self, now: Time, peer: PeerId, addr: SocketAddr) {
-        let (local, incarnation) = (self.next_number(peer), self.incarnation());
-        let connection = Connection::new(&self.config, now, local, incarnation, addr);
+        let local = self.next_number(peer);
+        let connection = Connection::new(&self.config, now, local, addr);
         self.replace(peer, connection);
     }
 
@@ -704,7 +718,6 @@ impl<M: Memory> Node<M> {
         let past = Past {
             local: connection.local(),
             remote: connection.remote().unwrap_or(0),
-            incarnation: connection.remote_incarnation().max(self.latest_incarnation(peer)),
             epitaph: connection.epitaph(),
         };
         self.remembered.insert(peer, past);

@@ -12,8 +12,6 @@ pub(crate) struct Past {
     /// The numbers of both ends; the peer's is 0 if it has never answered.
     pub(crate) local: u64,
     pub(crate) remote: u64,
-    /// Calls of this life of the peer and of earlier ones are delayed copies.
-    pub(crate) incarnation: u64,
     /// What is said to a peer that has not heard of the graceful end (`Connection::epitaph`).
     pub(crate) epitaph: u64,
 }
@@ -52,7 +50,7 @@ mod tests {
     #[test]
     fn the_latest_are_remembered_and_memory_is_bounded() {
         let mut remembered = Remembered::default();
-        let past = |n: u64| Past { local: n, remote: n, incarnation: n, epitaph: 0 };
+        let past = |n: u64| Past { local: n, remote: n, epitaph: 0 };
         let peer = |n: u64| PeerId::new(n as u32, 0);
         for n in 1..=5 * REMEMBERED_MIN as u64 {
             remembered.insert(peer(n), past(n));

@@ -227,9 +227,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Receiver<B> {
                     self.finished = true;
                     Read::Fin
                 }
-                Kind::Hello | Kind::Welcome | Kind::Ack | Kind::Ping | Kind::Reset | Kind::Confirm => {
-                    unreachable!("not a segment")
-                }
+                kind => unreachable!("{kind:?} is no segment"),
             };
             return Ok(read);
         }

@@ -8,22 +8,23 @@
 //!                                 numbers of both ends
 //! ```
 //!
-//! Both ends of a connection have a number that nobody can guess, so who does not read the frames makes none that belong
-//! to it. Which of a party's connections is the later one is told by incarnations, in calls only:
+//! Both ends of a connection have a number that nobody can guess, another one for each connection in each life of a party. So
+//! who does not read the frames makes none that belong to it, and none of a former one is taken for its own.
 //!
 //! | | source | destination | sequence | ack | grant | delay |
 //! | --- | --- | --- | --- | --- | --- | --- |
-//! | `Hello` | number of the caller | 0 | 0 | incarnation of the caller | credit for the peer | 0 |
-//! | `Welcome` | number of the one called | number of the caller | token | an incarnation that has passed | credit | what the caller is to repeat |
-//! | `Confirm` | number of the caller | number of the one called | token | incarnation of the caller | credit | that of the `Welcome` |
+//! | `Hello` | number of the caller | 0 | 0 | 0 | credit for the peer | 0 |
+//! | `Welcome` | number of the one called | number of the caller | token | 0 | credit | what the caller is to repeat |
+//! | `Confirm` | number of the caller | number of the one called | token | 0 | credit | that of the `Welcome` |
+//! | `Refuse` | what was promised in the `Welcome`, 0 if there was none | number of the caller | why ([`CallRefusal`]) | 0 | 0 | 0 |
 //!
 //! `n`: how often this segment was sent before, 255 standing for more; 0 in other frames. In an `Ack`, `sequence` is
 //! the number of segments of the other side that have come again although nothing of them was missing.
 //! `ack`: all segments below it have arrived. `grant`: the peer takes so many segments from there on.
 //! In a `Reset`, `ack` is not 0 if the connection has ended gracefully: the last of the other side's segments was
-//! the one before it. `sequence` is that of the `Confirm` or `Ping` which is answered, that is the token; if the connection is
-//! given up, the token as well; otherwise 0, and the other side asks.
-//! In a `Ping`, `sequence` is the token. A `Confirm` that asks for an acknowledgement is one that was sent before,
+//! the one before it. `sequence` is that of the `Confirm`, `Ping` or `Ask` which is answered, that is the token; if the
+//! connection is given up, the token as well; otherwise 0, and the other side asks.
+//! In a `Ping` or an `Ask`, `sequence` is the token. A `Confirm` that asks for an acknowledgement is one that was sent before,
 //! and a `Welcome` that does takes the place of one that no longer holds.
 //! `delay`: nanoseconds from the arrival of the newest segment to the sending of this frame.
 //!
@@ -36,6 +37,7 @@
 //! | `Announce` | the number of a transfer, its length (`u64` each) |
 //! | `Accept`, `Reject` | the number of a transfer of the peer's |
 //! | `Chunk` | the number of a transfer, a place in it (`u64` each), and the bytes from there on |
+//! | `Ask`, `Alive` | the number of the question (`u64`) |
 //! | `Ack` | a bitmap: bit `i` says that segment `ack + 1 + i` has arrived; whole bytes, the last not 0 |
 //! | others | nothing |
 
@@ -48,7 +50,7 @@ pub(crate) const PACKED_LEN_LEN: usize = 2;
 /// Bytes of the bitmap in an acknowledgement at the most: one bit for each segment of the largest window.
 pub(crate) const BITMAP_LEN_MAX: usize = crate::config::WINDOW_MAX / 8;
 
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 const CHECKSUM_AT: usize = 4;
 
 /// Asks for an acknowledgement at once.
@@ -105,10 +107,16 @@ pub(crate) enum Kind {
     Reset,
     /// The call is meant: the caller has heard the answer.
     Confirm,
+    /// The call is not answered, or its confirmation not taken.
+    Refuse,
+    /// A question whether the peer lives, for somebody else has called in its name.
+    Ask,
+    /// The answer to that: yes.
+    Alive,
 }
 
 impl Kind {
-    const ALL: [Kind; 15] = [
+    const ALL: [Kind; 18] = [
         Kind::Hello,
         Kind::Welcome,
         Kind::Whole,
@@ -124,6 +132,9 @@ impl Kind {
         Kind::Ping,
         Kind::Reset,
         Kind::Confirm,
+        Kind::Refuse,
+        Kind::Ask,
+        Kind::Alive,
     ];
 
     /// True for what has a sequence number of its own.
@@ -134,7 +145,7 @@ impl Kind {
     /// Bytes of numbers in front of the contents.
     pub(crate) fn numbers_len(self) -> usize {
         match self {
-            Kind::First | Kind::Accept | Kind::Reject => 8,
+            Kind::First | Kind::Accept | Kind::Reject | Kind::Ask | Kind::Alive => 8,
             Kind::Announce | Kind::Chunk => 16,
             _ => 0,
         }
@@ -147,10 +158,55 @@ impl Kind {
             Kind::Pack => len >= PACKED_LEN_LEN,
             Kind::Next => len > 0,
             Kind::First | Kind::Chunk => len > self.numbers_len(),
-            Kind::Announce | Kind::Accept | Kind::Reject => len == self.numbers_len(),
+            Kind::Announce | Kind::Accept | Kind::Reject | Kind::Ask | Kind::Alive => {
+                len == self.numbers_len()
+            }
             Kind::Ack => len <= BITMAP_LEN_MAX,
-            Kind::Hello | Kind::Welcome | Kind::Fin | Kind::Ping | Kind::Reset | Kind::Confirm => len == 0,
+            Kind::Hello
+            | Kind::Welcome
+            | Kind::Fin
+            | Kind::Ping
+            | Kind::Reset
+            | Kind::Confirm
+            | Kind::Refuse => len == 0,
         }
+    }
+}
+
+/// Why a peer has refused a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallRefusal {
+    /// All its places are taken.
+    #[error("it has as many connections as it may have: close some, or raise `connections_max` there")]
+    Full,
+    /// All places are taken that it has for the address of the caller.
+    #[error(
+        "it has as many connections to this address as it may have: close some, or raise `connections_per_address` there"
+    )]
+    AddressFull,
+    /// It has a connection with a party of the caller's name, which lives.
+    #[error(
+        "another party of this name is connected to it: give each party a name of its own, or end the other one"
+    )]
+    NameTaken,
+    /// Something else, which this version does not know.
+    #[error("it does not say why in terms of this version: use the same version on both sides")]
+    Unknown,
+}
+
+impl CallRefusal {
+    pub(crate) fn to_wire(self) -> u64 {
+        match self {
+            CallRefusal::Unknown => 0,
+            CallRefusal::Full => 1,
+            CallRefusal::AddressFull => 2,
+            CallRefusal::NameTaken => 3,
+        }
+    }
+
+    pub(crate) fn from_wire(number: u64) -> CallRefusal {
+        let known = [CallRefusal::Full, CallRefusal::AddressFull, CallRefusal::NameTaken];
+        known.into_iter().find(|known| known.to_wire() == number).unwrap_or(CallRefusal::Unknown)
     }
 }
 
@@ -322,7 +378,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_parsed_or_refused(
-            bytes in proptest::collection::vec(any::<u8>(), 0..120), kind in 0..16u8, flags in 0..8u8,
+            bytes in proptest::collection::vec(any::<u8>(), 0..120), kind in 0..19u8, flags in 0..8u8,
         ) {
             let mut bytes = bytes;
             let _ = Header::parse(&bytes, Checksum::None);
@@ -376,5 +432,15 @@ mod tests {
         }
         assert!(!Kind::Welcome.is_segment() && Kind::Whole.is_segment());
         assert!(Kind::Fin.is_segment() && !Kind::Ack.is_segment());
+    }
+
+    #[test]
+    fn reasons_of_refusals_are_known_again_and_others_are_unknown() {
+        for reason in
+            [CallRefusal::Full, CallRefusal::AddressFull, CallRefusal::NameTaken, CallRefusal::Unknown]
+        {
+            assert_eq!(CallRefusal::from_wire(reason.to_wire()), reason);
+        }
+        assert_eq!(CallRefusal::from_wire(u64::MAX), CallRefusal::Unknown);
     }
 }

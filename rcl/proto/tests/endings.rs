@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "each test uses its part")]
 mod world;
 
-use cl_base::{Incarnation, PeerId, Rng, Time};
+use cl_base::{PeerId, Rng, Time};
 use cl_sim::Link;
 use rcl_proto::{CloseReason, Config, Event, Heap, Node};
 use std::collections::VecDeque;
@@ -238,8 +238,7 @@ struct Late {
 impl Late {
     fn new(dead_after: Duration) -> Late {
         let config = Config { dead_after, ..config() };
-        let nodes =
-            [1, 2].map(|incarnation| Node::new(config.clone(), Incarnation(incarnation), &[7; 32], Heap));
+        let nodes = [1, 2].map(|secret| Node::new(config.clone(), &[secret; 32], Heap));
         let now = Time::ZERO + Duration::from_secs(1);
         let mut late = Late { nodes, arriving: Default::default(), now };
         late.nodes[0].connect(now, B, addr(B));

@@ -1,7 +1,7 @@
 //! What is sent as lasting may be read by the network later than it is sent: it is kept until it is acknowledged or
 //! renounced, and nothing depends on what a second copy of it holds.
 
-use cl_base::{Incarnation, PeerId, Time};
+use cl_base::{PeerId, Time};
 use rcl_proto::{Checksum, Config, Event, HEADER_LEN, Heap, Memory, Node};
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -54,9 +54,9 @@ fn addr() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 1))
 }
 
-fn node(incarnation: u64) -> Node<Watched> {
+fn node(life: u8) -> Node<Watched> {
     let config = Config { checksum: Checksum::Header, ..Config::new(SEGMENT_LEN) };
-    Node::new(config, Incarnation(incarnation), &[incarnation as u8; 32], Watched)
+    Node::new(config, &[life; 32], Watched)
 }
 
 fn frames(of: &mut Node<Watched>, now: Time) -> Vec<Frame> {

@@ -400,7 +400,7 @@ fn hostile_frames_do_no_harm() {
     let numbers: [u8; 16] = frame.head[8..24].try_into().unwrap();
     // Well-formed frames of random meaning, from strangers and as if from the peer.
     for i in 0..100_000u64 {
-        let mut frame = vec![4, rng.below(17) as u8, rng.below(2) as u8, 0, 0, 0, 0, 0];
+        let mut frame = vec![5, rng.below(20) as u8, rng.below(2) as u8, 0, 0, 0, 0, 0];
         for _ in 0..5 {
             // Often near what is in use.
             let word = if rng.chance(1, 3) { rng.next_u64() } else { 995 + rng.below(10) };

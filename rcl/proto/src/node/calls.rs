@@ -3,10 +3,10 @@
 
 use super::{EVENTS_PER_CONNECTION, Event, Node, SHARE_MIN};
 use crate::config::WINDOW_MAX;
-use crate::connection::{CloseReason, State};
+use crate::connection::{CloseReason, Newcomer, State, Verdict};
 use crate::gate::{Call, Promise};
 use crate::memory::Memory;
-use crate::wire::{Header, Kind};
+use crate::wire::{CallRefusal, Header, Kind};
 use cl_base::{PeerId, Time};
 use std::net::SocketAddr;
 
@@ -17,30 +17,29 @@ impl<M: Memory> Node<M> {
         let share = self.share(self.places.len() + 1);
         // Both call at once: that is one connection, of which the peer perhaps does not know yet.
         let ours = self.slot(peer).map(|(_, slot)| &mut slot.connection);
-        let ours = ours.filter(|c| !c.is_over() && c.remote().is_none_or(|remote| remote == hello.source));
-        let ours = ours.map(|c| (c.local(), c.incarnation(), c.receiver.grant(share)));
+        let ours = ours.filter(|c| c.is_with(hello.source, addr));
+        let ours = ours.map(|c| (c.local(), c.receiver.grant(share)));
         if ours.is_none() {
-            if hello.source == 0 || hello.ack <= self.latest_incarnation(peer) {
+            if hello.source == 0 {
                 self.drop_of(peer, |counters| &mut counters.stale);
                 return;
             }
             if !self.has_room(peer) {
                 self.drop_of(peer, |counters| &mut counters.refused);
-                return;
+                return self.refuse(now, peer, addr, hello, CallRefusal::Full);
             }
         }
-        let (callee, incarnation, grant) = ours.unwrap_or_else(|| {
+        let (callee, grant) = ours.unwrap_or_else(|| {
             let grant = self.config.window.clamp(SHARE_MIN, WINDOW_MAX).min(share);
-            (self.next_number(peer), self.next_incarnation, grant as u32)
+            (self.next_number(peer), grant as u32)
         });
         let promise = Promise::new(now, grant);
-        let call = Call { peer, addr, incarnation: hello.ack, caller: hello.source, callee, promise };
+        let call = Call { peer, addr, caller: hello.source, callee, promise };
         let welcome = Header {
             kind: Kind::Welcome,
             source: callee,
             destination: hello.source,
             sequence: self.gate.token(now, &call),
-            ack: incarnation - 1,
             grant,
             delay: promise.0,
             answer: hello.kind == Kind::Confirm,
@@ -49,20 +48,12 @@ impl<M: Memory> Node<M> {
         self.answer(now, peer, addr, welcome);
     }
 
-    /// Somebody confirms a call in the name of `peer`. If that is proven, and is the latest call, a connection begins, and
-    /// a former one has ended.
-    pub(super) fn on_confirm(
-        &mut self,
-        now: Time,
-        peer: PeerId,
-        addr: SocketAddr,
-        confirm: &Header,
-        frame: M::Buf,
-    ) {
+    /// Somebody confirms a call in the name of `peer`. If that is proven a connection begins, unless the peer with which there is
+    /// one says that it lives.
+    pub(super) fn on_confirm(&mut self, now: Time, peer: PeerId, addr: SocketAddr, confirm: &Header) {
         let call = Call {
             peer,
             addr,
-            incarnation: confirm.ack,
             caller: confirm.source,
             callee: confirm.destination,
             promise: Promise(confirm.delay),
@@ -71,17 +62,55 @@ impl<M: Memory> Node<M> {
             self.drop_of(peer, |counters| &mut counters.unproven);
             return self.on_stale(now, peer, addr, confirm);
         }
-        if confirm.ack <= self.latest_incarnation(peer) {
-            return self.on_stale(now, peer, addr, confirm);
-        }
-        if confirm.destination != self.next_number(peer) {
-            // The number that was promised has been used up meanwhile, by a call of a former life, say. Nothing has been
-            // taken in under it.
+        let current = self.slot(peer).map(|(_, slot)| &slot.connection);
+        if current.is_some_and(|c| c.is_with(confirm.source, addr))
+            || confirm.destination != self.next_number(peer)
+        {
+            // The number that was promised does not hold: there is another one, or it has been used up meanwhile, by a
+            // call of a former life, say. Nothing has been taken in under it.
             return self.on_call(now, peer, addr, confirm);
         }
+        let newcomer = Newcomer { addr, confirm: *confirm };
+        if let Some((place, slot)) = self.slot(peer).filter(|(_, slot)| !slot.connection.is_over()) {
+            slot.connection.doubt(now, newcomer);
+            return self.settle(now, place);
+        }
+        self.admit(now, peer, newcomer);
+    }
+
+    /// Does what is to be done about who has called in the name of a peer with which there is a connection, if
+    /// that is known by now.
+    pub(super) fn settle(&mut self, now: Time, place: usize) {
+        let slot = self.slots[place].as_mut().expect("it is there");
+        let (peer, remote) = (slot.peer, slot.connection.remote());
+        match slot.connection.verdict() {
+            None => self.touch(place),
+            Some(Verdict::Admitted(newcomer)) => {
+                self.touch(place);
+                self.admit(now, peer, newcomer);
+            }
+            // It is the peer itself, and called when it did not know of our call.
+            Some(Verdict::Refused(newcomer)) if remote == Some(newcomer.confirm.source) => {
+                self.touch(place);
+                self.on_call(now, peer, newcomer.addr, &newcomer.confirm);
+            }
+            Some(Verdict::Refused(newcomer)) => {
+                self.touch(place);
+                self.drop_of(peer, |counters| &mut counters.taken);
+                self.refuse(now, peer, newcomer.addr, &newcomer.confirm, CallRefusal::NameTaken);
+            }
+            Some(Verdict::Followed(newcomer)) => {
+                self.touch(place);
+                self.on_call(now, peer, newcomer.addr, &newcomer.confirm);
+            }
+        }
+    }
+
+    /// A call that is proven becomes a connection, in the place of a former one.
+    fn admit(&mut self, now: Time, peer: PeerId, Newcomer { addr, confirm }: Newcomer) {
         if !self.has_room(peer) {
             self.drop_of(peer, |counters| &mut counters.refused);
-            return;
+            return self.refuse(now, peer, addr, &confirm, CallRefusal::Full);
         }
         if let Some((_, former)) = self.slot(peer)
             && !former.reported
@@ -96,8 +125,16 @@ impl<M: Memory> Node<M> {
         self.begin(now, peer, addr);
         let (place, slot) = self.slot(peer).expect("it has just begun");
         slot.connection.receiver.keep_promise(Promise(confirm.delay).grant());
-        slot.connection.on_frame::<M>(now, confirm, frame);
-        self.announce(place, State::Calling);
+        slot.connection.on_confirm(now, &confirm);
+        self.announce(now, place, State::Calling);
+    }
+
+    /// Tells the caller why it is not answered, or its confirmation not taken.
+    fn refuse(&mut self, now: Time, peer: PeerId, addr: SocketAddr, call: &Header, why: CallRefusal) {
+        let (source, destination) = (call.destination, call.source);
+        let refusal =
+            Header { kind: Kind::Refuse, source, destination, sequence: why.to_wire(), ..Header::EMPTY };
+        self.answer(now, peer, addr, refusal);
     }
 
     /// A frame of a connection that is no more, or never was. Whoever sent it is told.
@@ -109,7 +146,11 @@ impl<M: Memory> Node<M> {
             kind: Kind::Reset,
             source: header.destination,
             destination: header.source,
-            sequence: if matches!(header.kind, Kind::Confirm | Kind::Ping) { header.sequence } else { 0 },
+            sequence: if matches!(header.kind, Kind::Confirm | Kind::Ping | Kind::Ask) {
+                header.sequence
+            } else {
+                0
+            },
             ack: past.map_or(0, |past| past.epitaph),
             ..Header::EMPTY
         };
@@ -121,12 +162,6 @@ impl<M: Memory> Node<M> {
         let current = self.slot(peer).map(|(_, slot)| slot.connection.local());
         let former = current.or_else(|| self.remembered.get(peer).map(|past| past.local));
         self.gate.number(peer, former, self.remembered.forgotten())
-    }
-
-    /// The latest incarnation of `peer` that has proved itself, 0 if none is known.
-    pub(super) fn latest_incarnation(&mut self, peer: PeerId) -> u64 {
-        let current = self.slot(peer).map_or(0, |(_, slot)| slot.connection.remote_incarnation());
-        current.max(self.remembered.get(peer).map_or(0, |past| past.incarnation))
     }
 
     /// True if there is room for a connection to `peer`, and for what is to be told of it.

@@ -1,6 +1,6 @@
 //! Parties of the protocol on a simulated network: one seed, one run.
 
-use cl_base::{Incarnation, PeerId, Time};
+use cl_base::{PeerId, Time};
 use cl_sim::{Link, Outbox, Party};
 use rcl_proto::{CloseReason, Config, Event, Heap, Node};
 use std::collections::{BTreeSet, VecDeque};
@@ -17,8 +17,8 @@ pub(crate) fn bad() -> Link {
 }
 
 /// Another one for each life, and the same in each run.
-fn secret(incarnation: Incarnation) -> [u8; 32] {
-    std::array::from_fn(|i| incarnation.0.to_le_bytes()[i % 8])
+fn secret(life: u64) -> [u8; 32] {
+    std::array::from_fn(|i| life.to_le_bytes()[i % 8])
 }
 
 /// One party, and who reads what arrives there.
@@ -31,9 +31,9 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    fn new(config: Config, incarnation: Incarnation) -> Host {
+    fn new(config: Config, life: u64) -> Host {
         Host {
-            node: Node::new(config, incarnation, &secret(incarnation), Heap),
+            node: Node::new(config, &secret(life), Heap),
             events: VecDeque::new(),
             deaf: false,
             segments: None,
@@ -103,7 +103,7 @@ impl World {
         let mut world = cl_sim::World::new(seed);
         world.set_paths(paths);
         for &peer in peers {
-            world.insert(peer, Host::new(config.clone(), Incarnation(1000)));
+            world.insert(peer, Host::new(config.clone(), 1000));
         }
         World { world, config }
     }
@@ -118,7 +118,7 @@ impl World {
     }
 
     pub(crate) fn restart(&mut self, peer: PeerId) {
-        let host = Host::new(self.config.clone(), Incarnation(self.now().as_nanos()));
+        let host = Host::new(self.config.clone(), self.now().as_nanos());
         self.world.insert(peer, host);
     }
 
