@@ -363,6 +363,10 @@ impl Link {
                     }
                 }
                 ClientEffect::NotificationsBegin { seq } => tracing::debug!(seq, "notices begin"),
+                ClientEffect::EpochBegan { epoch, .. } => {
+                    // No manager allows a replacement yet, so f+1 of them would have to lie.
+                    tracing::error!(epoch, "the managers have another roster, which cannot be");
+                }
                 ClientEffect::Read { .. } => unreachable!("nothing is read without an order here"),
                 ClientEffect::Stale { ticket, floor } => {
                     // Our clock is behind that of an earlier session: the request was not executed.

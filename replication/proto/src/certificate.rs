@@ -3,6 +3,7 @@
 //! A certificate is q = 2f+1 distinct members of the epoch, any of them (PROTOCOL.md 2).
 
 use crate::config::{Config, Guarantee, MemberId, Mutation, Rsn, View, VoteAuthentication};
+use crate::epoch::{Beginning, Replacement};
 use crate::keys::{Authority, Digest, Domain, Signature, statement};
 use crate::message::{Checkpoint, Statement, Vote};
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -116,13 +117,16 @@ pub(crate) fn sign_vote(
     (config.votes == VoteAuthentication::Signed).then(|| authority.sign(statement(domain, config, me, vote)))
 }
 
-/// The proof of a stable checkpoint: equal CHECKPOINTs of q members. The beginning needs none.
+/// The proof of a stable checkpoint: equal CHECKPOINTs of q members. The beginning of an epoch needs none, since who
+/// knows of the epoch knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct CheckpointProof {
     /// h.
     pub rsn: Rsn,
     /// D; zero at the beginning.
     pub digest: Digest,
+    /// The epoch ends after h, by this replacement: then this is the certificate of the next epoch (2.15).
+    pub ends: Option<Replacement>,
     /// CHECKPOINT signatures, ascending by member.
     pub signatures: Vec<(MemberId, Signature)>,
 }
@@ -133,13 +137,19 @@ pub(crate) fn stable_quorum(config: &Config) -> usize {
 }
 
 impl CheckpointProof {
+    /// The beginning of this epoch.
+    pub(crate) fn beginning(config: &Config) -> CheckpointProof {
+        let Beginning { rsn, digest, .. } = config.begins;
+        CheckpointProof { rsn, digest, ..CheckpointProof::default() }
+    }
+
     /// Whether q distinct members signed it, or it is the beginning.
     pub(crate) fn verify(&self, authority: &mut Authority, config: &Config) -> bool {
-        if self.rsn == 0 {
-            return self.signatures.is_empty() && self.digest == Digest::default();
+        if self.rsn <= config.begins.rsn {
+            return *self == CheckpointProof::beginning(config);
         }
-        let claim = Checkpoint { rsn: self.rsn, digest: self.digest };
-        self.rsn.is_multiple_of(config.checkpoint_interval)
+        let claim = Checkpoint { rsn: self.rsn, digest: self.digest, ends: self.ends };
+        claim.is_due(config)
             && self.signatures.len() >= stable_quorum(config)
             && self.signatures.windows(2).all(|pair| pair[0].0 < pair[1].0)
             && self.signatures.iter().all(|(m, s)| {

@@ -1,11 +1,15 @@
 //! The client's side: operations, replies that f+1 members agree on, notifications (PROTOCOL.md 2.11).
 
+use crate::certificate::CheckpointProof;
 use crate::config::{ClientAuthentication, Config, MemberId, Mutation, Rsn, View};
+use crate::epoch::{Reconfiguration, Replacement};
 use crate::keys::{Digest, Keys};
-use crate::message::{self, Message, Notify, Outcome, Proof, Reply, Request, Tentative, result_digest};
+use crate::message::{
+    self, Message, Notify, Outcome, Proof, Reply, Request, RequestKind, Tentative, result_digest,
+};
 use crate::notifications::{Inbox, Progress, nth_largest};
 use crate::reads::{ReadTicket, Reads};
-use cl_base::{PeerId, Time};
+use cl_base::{PeerId, Time, codec};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How often T_c is doubled for a request that stays unanswered.
@@ -84,6 +88,13 @@ pub enum ClientEffect {
         /// Sequence numbers up to here are used up.
         floor: u64,
     },
+    /// The roster has changed: talk to these members from now on (PROTOCOL.md 2.15).
+    EpochBegan {
+        /// Which epoch.
+        epoch: u64,
+        /// Its roster.
+        members: Vec<PeerId>,
+    },
     /// A read is complete. `None`: it had to be ordered, and the group no longer knows this session, as for
     /// [`ClientEffect::Stale`].
     Read {
@@ -112,9 +123,8 @@ type Answer = (Rsn, Digest);
 type Standing = Option<(View, Tentative)>;
 
 struct Outstanding {
-    frame: Vec<u8>,
-    /// The request while it has MACs only: it is signed before it is sent again.
-    unsigned: Option<Request>,
+    /// One with MACs only is signed before it is sent again.
+    request: Request,
     resend_at: Time,
     attempts: u32,
     answers: BTreeMap<MemberId, (Answer, Standing)>,
@@ -201,6 +211,21 @@ impl Client {
     /// # Errors
     /// [`SubmitError`]; nothing was sent then.
     pub fn submit(&mut self, now: Time, op: Vec<u8>) -> Result<Ticket, SubmitError> {
+        self.ask(now, RequestKind::Operation, op)
+    }
+
+    /// Asks for a member to be replaced: RECONFIG (PROTOCOL.md 2.15). The result is a `Result<u64, ReplaceError>` in
+    /// [`cl_base::codec`]'s encoding, with the number of the epoch that then begins. Whether this client may is up
+    /// to the state machine ([`StateMachine::may_replace`](crate::StateMachine::may_replace)).
+    ///
+    /// # Errors
+    /// As [`Client::submit`].
+    pub fn replace(&mut self, now: Time, replacement: Replacement) -> Result<Ticket, SubmitError> {
+        let reconfiguration = Reconfiguration { epoch: self.config.epoch, replacement };
+        self.ask(now, RequestKind::Replace, codec::encode(&reconfiguration))
+    }
+
+    fn ask(&mut self, now: Time, kind: RequestKind, op: Vec<u8>) -> Result<Ticket, SubmitError> {
         let max = self.config.op_bytes_max();
         if op.len() > max {
             return Err(SubmitError::TooLong { len: op.len(), max });
@@ -211,21 +236,14 @@ impl Client {
         let t = self.next_t;
         self.next_t += 1;
         let notified = self.inbox.as_ref().map_or(0, Inbox::received);
-        let statement = Request::statement(self.config.group, self.me, t, notified, &op);
+        let statement = Request::statement(self.config.group, self.me, t, notified, kind, &op);
         let proof = self.prove(&statement);
-        let request = Request { client: self.me, t, notified, op, proof };
-        let signed = request.is_signed();
-        let message = Message::Request(request);
-        let frame = message::encode(&self.config, &message);
-        let unsigned = match message {
-            Message::Request(request) if !signed => Some(request),
-            _ => None,
-        };
+        let request = Request { client: self.me, t, notified, kind, op, proof };
+        let frame = message::encode(&self.config, &Message::Request(request.clone()));
         let primary = self.config.peer(self.config.primary(self.view()));
-        self.effects.push_back(ClientEffect::Send { to: primary, bytes: frame.clone() });
+        self.effects.push_back(ClientEffect::Send { to: primary, bytes: frame });
         let outstanding = Outstanding {
-            frame,
-            unsigned,
+            request,
             resend_at: now + self.config.client_timeout,
             attempts: 0,
             answers: BTreeMap::new(),
@@ -290,6 +308,7 @@ impl Client {
         match message::decode(&self.config, bytes) {
             Ok(Message::Reply(reply)) => self.on_reply(now, member, reply),
             Ok(Message::Notify(notify)) => self.on_notify(now, member, notify),
+            Ok(Message::Stable(certificate)) => self.on_epoch(now, &certificate),
             Ok(Message::ReadReply(reply)) => {
                 self.saw_view(member, reply.view);
                 if let Some((ticket, result)) = self.reads.take(&self.config, member, reply) {
@@ -303,28 +322,67 @@ impl Client {
 
     /// Does what is due by `now`.
     pub fn on_timeout(&mut self, now: Time) {
-        let mut frames = Vec::new();
-        for outstanding in self.outstanding.values_mut().filter(|o| o.resend_at <= now) {
-            if let Some(mut request) = outstanding.unsigned.take() {
-                let Request { client, t, notified, op, .. } = &request;
-                let statement = Request::statement(self.config.group, *client, *t, *notified, op);
-                request.proof = Proof::Signed(self.keys.sign(&statement.0));
-                outstanding.frame = message::encode(&self.config, &Message::Request(request));
-                self.signed_left = SIGNED_AFTER_TIMEOUT;
-            }
-            let pause = self.config.client_timeout * (1 << outstanding.attempts);
-            outstanding.attempts = (outstanding.attempts + 1).min(BACKOFF_MAX);
-            outstanding.resend_at = now + pause;
-            frames.push(outstanding.frame.clone());
-        }
-        for frame in frames {
-            self.send_all(&frame);
-        }
+        self.ask_again(now);
         if self.inbox.as_ref().is_some_and(|inbox| inbox.pull_at() <= now) {
             self.pull(now);
         }
         self.reads.expire(now);
         self.order_reads(now);
+    }
+
+    /// Sends what is due once more, to all members.
+    fn ask_again(&mut self, now: Time) {
+        let mut frames = Vec::new();
+        for outstanding in self.outstanding.values_mut().filter(|o| o.resend_at <= now) {
+            let request = &mut outstanding.request;
+            if !request.is_signed() {
+                let Request { client, t, notified, kind, op, .. } = &*request;
+                let statement = Request::statement(self.config.group, *client, *t, *notified, *kind, op);
+                request.proof = Proof::Signed(self.keys.sign(&statement.0));
+                self.signed_left = SIGNED_AFTER_TIMEOUT;
+            }
+            let pause = self.config.client_timeout * (1 << outstanding.attempts);
+            outstanding.attempts = (outstanding.attempts + 1).min(BACKOFF_MAX);
+            outstanding.resend_at = now + pause;
+            frames.push(message::encode(&self.config, &Message::Request(request.clone())));
+        }
+        for frame in frames {
+            self.send_all(&frame);
+        }
+    }
+
+    /// A member shows how the epoch ended. What was answered in it by fewer than w members counts no more, since
+    /// each roster has f faulty members of its own; all that is outstanding is asked again.
+    fn on_epoch(&mut self, now: Time, certificate: &CheckpointProof) {
+        let Some(next) = self.config.believe(certificate, &*self.keys) else {
+            self.refused += 1;
+            return;
+        };
+        let same = |m: &MemberId| self.config.peer(*m) == next.peer(*m);
+        self.outvoted.retain(same);
+        self.views.clear();
+        self.config = next;
+        for outstanding in self.outstanding.values_mut() {
+            outstanding.answers.clear();
+            outstanding.stale.clear();
+            outstanding.results.clear();
+            outstanding.attempts = 0;
+            outstanding.resend_at = now;
+        }
+        let (epoch, members) = (self.config.epoch, self.config.members.clone());
+        self.effects.push_back(ClientEffect::EpochBegan { epoch, members });
+        if let Some(inbox) = &mut self.inbox {
+            inbox.begin_epoch();
+            self.pull(now);
+        }
+        self.reads.give_up_all();
+        self.ask_again(now);
+    }
+
+    /// The configuration of the epoch in which the group is, as far as this client knows. With it a newcomer to the
+    /// roster begins.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// When [`Client::on_timeout`] should be called next.

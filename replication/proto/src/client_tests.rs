@@ -392,3 +392,84 @@ fn an_answer_that_was_undone_is_no_lie() {
     reply_early(&config, &mut client, 3, 0, 0);
     assert!(effects(&mut client).iter().all(|e| !matches!(e, ClientEffect::Outvoted { .. })));
 }
+
+/// Signatures are the signer's name and the beginning of what is signed.
+struct NamedKeys;
+
+impl NamedKeys {
+    fn signature(who: PeerId, bytes: &[u8]) -> Signature {
+        let mut signature = [0; 64];
+        signature[..8].copy_from_slice(&who.to_u64().to_le_bytes());
+        signature[8..40].copy_from_slice(&bytes[..32]);
+        signature
+    }
+}
+
+impl Keys for NamedKeys {
+    fn sign(&self, bytes: &[u8]) -> Signature {
+        NamedKeys::signature(ME, bytes)
+    }
+    fn verify_member(&self, who: PeerId, bytes: &[u8], signature: &Signature) -> bool {
+        NamedKeys::signature(who, bytes) == *signature
+    }
+    fn verify_client(&self, _: PeerId, _: &[u8], _: &Signature) -> bool {
+        unreachable!("a client verifies no requests")
+    }
+}
+
+/// How the epoch of `config` ends, as these members sign it.
+fn end_of(config: &Config, signers: &[u8]) -> CheckpointProof {
+    let ends = Some(Replacement { out: config.members[0], new: PeerId::new(9, 0) });
+    let claim = message::Checkpoint { rsn: 7, digest: Digest([1; 32]), ends };
+    let sign = |m: u8| {
+        let statement = message::forge::signed_statement(config, MemberId(m), &claim);
+        (MemberId(m), NamedKeys::signature(config.peer(MemberId(m)), &statement.0))
+    };
+    CheckpointProof {
+        rsn: 7,
+        digest: claim.digest,
+        ends,
+        signatures: signers.iter().map(|m| sign(*m)).collect(),
+    }
+}
+
+#[test]
+fn a_client_follows_the_group_into_the_next_epoch_and_asks_again() {
+    let config = client().0;
+    let mut client = Client::new(&config, ME, Box::new(NamedKeys), 100);
+    client.listen(NOW);
+    client.submit(NOW, b"op".to_vec()).unwrap();
+    client.read(NOW, b"read".to_vec()).unwrap();
+    reply(&config, &mut client, 0, 0, 100, 7, b"r");
+    effects(&mut client);
+    let show = |client: &mut Client, from: PeerId, proof: CheckpointProof| {
+        client.on_message(NOW, from, &message::encode(&config, &Message::Stable(proof)));
+    };
+    // One member alone is not believed, nor one that signs twice.
+    for signers in [&[0][..], &[0, 0], &[]] {
+        show(&mut client, config.members[1], end_of(&config, signers));
+    }
+    assert_eq!((client.config().epoch, client.refused()), (0, 3));
+    show(&mut client, config.members[1], end_of(&config, &[0, 1]));
+    let next = client.config().clone();
+    assert_eq!((next.epoch, next.members[0]), (1, PeerId::new(9, 0)));
+    let told = effects(&mut client);
+    assert!(told.contains(&ClientEffect::EpochBegan { epoch: 1, members: next.members.clone() }));
+    let asked = |to: PeerId| {
+        told.iter().any(|effect| match effect {
+            ClientEffect::Send { to: whom, bytes } if *whom == to => {
+                matches!(message::decode(&next, bytes), Ok(Message::Request(Request { t: 100, .. })))
+            }
+            _ => false,
+        })
+    };
+    assert!(next.members.iter().all(|member| asked(*member)));
+    // What the roster before said of it counts no more: each has a faulty member of its own.
+    reply(&next, &mut client, 1, 0, 100, 7, b"r");
+    assert!(!completed(&mut client));
+    reply(&next, &mut client, 2, 0, 100, 7, b"r");
+    assert!(completed(&mut client));
+    // There is no way back.
+    show(&mut client, config.members[1], end_of(&config, &[0, 1]));
+    assert_eq!(client.config().epoch, 1);
+}

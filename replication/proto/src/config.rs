@@ -1,6 +1,7 @@
 //! What the members of a group must agree on before they start, and what each may tune.
 
 use crate::certificate::{Certificate, VoteClaim};
+use crate::epoch::Beginning;
 use crate::message::{MESSAGE_BYTES_MAX, Proof, REQUEST_FIELDS_BYTES};
 use crate::ring;
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -15,7 +16,9 @@ pub type View = u64;
 pub type Rsn = u64;
 
 /// Position of a member in the roster of its epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize,
+)]
 pub struct MemberId(pub u8);
 
 impl fmt::Display for MemberId {
@@ -146,8 +149,10 @@ const STRICT_F_MAX: u8 = 3;
 pub struct Config {
     /// Which group this is; messages of other groups are refused.
     pub group: u64,
-    /// Which epoch of the group; fixed at 0 until reconfiguration.
+    /// Which epoch of the group. [`Config::after`] gives the next one's configuration.
     pub epoch: u64,
+    /// Where the epoch begins.
+    pub begins: Beginning,
     /// How many Byzantine members are tolerated.
     pub f: u8,
     /// The roster: `3f+1` distinct parties, a [`MemberId`] is an index into it.
@@ -231,6 +236,7 @@ impl Config {
         let config = Config {
             group,
             epoch: 0,
+            begins: Beginning::default(),
             f,
             members,
             active_members: 2 * usize::from(f) + 1,
@@ -287,6 +293,7 @@ impl Config {
             self.active_set == ActiveSet::Widening || self.f <= STRICT_F_MAX,
             "too many sets of spares to go through them in strict mode",
         )?;
+        range(self.has(self.begins.primary), "the first primary is not in the roster")?;
         range(self.checkpoint_interval > 0, "checkpoint_interval must be positive")?;
         range(
             self.log_window >= 2 * self.checkpoint_interval
@@ -338,7 +345,8 @@ impl Config {
 
     /// The member that leads `view`.
     pub fn primary(&self, view: View) -> MemberId {
-        MemberId((view % self.n() as u64) as u8)
+        let n = self.n() as u64;
+        MemberId(((view % n + u64::from(self.begins.primary.0)) % n) as u8)
     }
 
     /// A(v): the members asked first in `view`, in ascending order ([`ActiveSet`]).
@@ -349,7 +357,7 @@ impl Config {
             ActiveSet::Widening => ring::last(n, spares),
             ActiveSet::Strict => ring::of_round(n, spares, view / n as u64),
         };
-        let primary = (view % n as u64) as usize;
+        let primary = usize::from(self.primary(view).0);
         self.all().filter(|m| offsets & 1 << ((usize::from(m.0) + n - primary) % n) == 0).collect()
     }
 

@@ -101,6 +101,21 @@ pub enum Event {
         /// Pages that had to be fetched.
         fetched: usize,
     },
+    /// The member works in a new epoch (PROTOCOL.md 2.15).
+    EpochBegan {
+        /// Which.
+        epoch: u64,
+        /// The last position of the one before.
+        rsn: Rsn,
+        /// Its roster.
+        members: Vec<PeerId>,
+    },
+    /// The member is not in the roster of this epoch. It only shows the certificates of epochs to those who are
+    /// behind; its host may stop it.
+    Retired {
+        /// Which.
+        epoch: u64,
+    },
     /// The member caught itself or the group in an impossible state and does nothing any more
     /// (PROTOCOL.md 2.5, rule 6).
     Halted {

@@ -21,7 +21,10 @@
 //! # Where this departs from PROTOCOL.md
 //!
 //! * Of section 2 this is 2.1 to 2.9, 2.11 and 2.12 in both modes ([`VoteAuthentication`]), with widening or
-//!   strict mode (2.10, [`ActiveSet`]); the epoch is 0. Evidence and epochs (2.15) are not here yet.
+//!   strict mode (2.10, [`ActiveSet`]), and epochs (2.15, [`Replacement`]). Evidence is not here yet.
+//! * RECONFIG carries no evidence: whether it is allowed is asked of the replicated state machine, which knows the nodes
+//!   and who may decide. Keys belong to parties, and are the host's business ([`Keys`]).
+//! * A member that takes another's place has its number. View 0 of an epoch is led by the member after it.
 //! * Variants (2.13) are chosen by [`Guarantee`]. With one phase COMMITs are sent, too, after the answers: they tell
 //!   what is durable, so that notifications, checkpoints and views go on as with three. In a widened view answers
 //!   wait for them. Notifications and checkpoints never hold what can still be undone.
@@ -47,6 +50,7 @@ mod certificate;
 mod client;
 mod config;
 mod effect;
+mod epoch;
 mod keys;
 mod log;
 mod machine;
@@ -67,6 +71,7 @@ pub use config::{
     VoteAuthentication,
 };
 pub use effect::{Effect, Event, LeaveReason};
+pub use epoch::{Beginning, Reconfiguration, ReplaceError, Replacement};
 pub use keys::{Digest, Keys, Mac, Signature};
 pub use machine::{Apply, Local, NO_CLIENT, Pushed, RestoreError, StateMachine};
 pub use reads::ReadTicket;

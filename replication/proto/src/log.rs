@@ -108,8 +108,8 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    pub(crate) fn new(window: u64) -> Log {
-        Log { stable: 0, committed: 0, window, slots: BTreeMap::new() }
+    pub(crate) fn new(stable: Rsn, window: u64) -> Log {
+        Log { stable, committed: stable, window, slots: BTreeMap::new() }
     }
 
     pub(crate) fn in_window(&self, rsn: Rsn) -> bool {

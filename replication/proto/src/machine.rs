@@ -1,6 +1,7 @@
 //! What is replicated: the application's state machine and the context of its operations.
 
 use crate::config::Rsn;
+use crate::epoch::Replacement;
 use crate::session::Sessions;
 use cl_base::{PeerId, Time};
 use std::collections::BTreeMap;
@@ -19,6 +20,12 @@ pub trait StateMachine {
     /// change nothing for it: a read that cannot be answered in one round trip is ordered like any operation.
     fn query(&self, _client: PeerId, _op: &[u8]) -> Option<Vec<u8>> {
         None
+    }
+
+    /// Whether `client` may have this done to the roster: the next epoch is the one with it (PROTOCOL.md 2.15). Nobody
+    /// may, unless the machine says so. It must depend on the replicated state alone.
+    fn may_replace(&self, _client: PeerId, _replacement: &Replacement) -> bool {
+        false
     }
 
     /// Agreed time has moved to [`Apply::time`]; called once per executed batch, before its operations.

@@ -7,6 +7,7 @@
 
 use crate::certificate::{Certificate, CheckpointProof, VoteClaim};
 use crate::config::{ClientAuthentication, Config, MemberId, Rsn, View};
+use crate::epoch::Replacement;
 use crate::keys::{Authority, Digest, Domain, Mac, Signature, digest_of, hash, statement};
 use borsh::{BorshDeserialize, BorshSerialize};
 use cl_base::codec::{self, DecodeError};
@@ -17,7 +18,7 @@ use cl_base::{PeerId, Time};
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 /// What an encoded request has beside its operation and its proof.
-pub(crate) const REQUEST_FIELDS_BYTES: usize = 8 + 8 + 8 + 4;
+pub(crate) const REQUEST_FIELDS_BYTES: usize = 8 + 8 + 8 + 1 + 4;
 
 /// How a request proves whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -48,6 +49,16 @@ pub(crate) enum Judgement {
     Bad,
 }
 
+/// To whom a request speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum RequestKind {
+    /// To the state machine.
+    #[default]
+    Operation,
+    /// To the group: a [`Reconfiguration`](crate::Reconfiguration) (RECONFIG, PROTOCOL.md 2.15).
+    Replace,
+}
+
 /// REQUEST: an operation of a client, authenticated by it.
 ///
 /// The proof covers the group but not the epoch: a request of a closed epoch is proposed again in the
@@ -60,6 +71,8 @@ pub struct Request {
     pub t: u64,
     /// The last notification up to which the client has received all.
     pub notified: u64,
+    /// What `op` is.
+    pub kind: RequestKind,
     /// The operation, opaque to the ordering.
     pub op: Vec<u8>,
     /// Over all of the above.
@@ -67,13 +80,20 @@ pub struct Request {
 }
 
 impl Request {
-    pub(crate) fn statement(group: u64, client: PeerId, t: u64, notified: u64, op: &[u8]) -> Digest {
-        digest_of(Domain::Request, &(group, client, t, notified, op))
+    pub(crate) fn statement(
+        group: u64,
+        client: PeerId,
+        t: u64,
+        notified: u64,
+        kind: RequestKind,
+        op: &[u8],
+    ) -> Digest {
+        digest_of(Domain::Request, &(group, client, t, notified, kind, op))
     }
 
     /// What `me` thinks of it.
     pub(crate) fn judge(&self, me: MemberId, authority: &mut Authority, config: &Config) -> Judgement {
-        let digest = Self::statement(config.group, self.client, self.t, self.notified, &self.op);
+        let digest = Self::statement(config.group, self.client, self.t, self.notified, self.kind, &self.op);
         match &self.proof {
             Proof::Signed(signature) if authority.client_signed(self.client, digest, signature) => {
                 Judgement::Good
@@ -177,7 +197,8 @@ pub mod forge {
 
     /// What a client signs in a request.
     pub fn request_statement(config: &Config, request: &Request) -> Digest {
-        Request::statement(config.group, request.client, request.t, request.notified, &request.op)
+        let Request { client, t, notified, kind, op, .. } = request;
+        Request::statement(config.group, *client, *t, *notified, *kind, op)
     }
 
     /// The tag of what follows from a NEW-VIEW.
@@ -218,10 +239,19 @@ impl<T: Statement> Signed<T> {
 /// CHECKPOINT: the signer's replicated state after `rsn` has the digest `digest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Checkpoint {
-    /// A multiple of K.
+    /// A multiple of K, or the end of an epoch.
     pub rsn: Rsn,
     /// D, the root over the replicated state.
     pub digest: Digest,
+    /// The epoch ends here, by this replacement.
+    pub ends: Option<Replacement>,
+}
+
+impl Checkpoint {
+    /// Whether there can be a checkpoint at this position.
+    pub(crate) fn is_due(&self, config: &Config) -> bool {
+        self.ends.is_some() || self.rsn.is_multiple_of(config.checkpoint_interval)
+    }
 }
 
 impl Statement for Checkpoint {
@@ -462,7 +492,12 @@ struct Frame<M> {
 
 /// The bytes of a message.
 pub fn encode(config: &Config, message: &Message) -> Vec<u8> {
-    codec::encode(&Frame { group: config.group, epoch: config.epoch, message })
+    encode_of(config.group, config.epoch, message)
+}
+
+/// The bytes of a message of any epoch.
+pub(crate) fn encode_of(group: u64, epoch: u64, message: &Message) -> Vec<u8> {
+    codec::encode(&Frame { group, epoch, message })
 }
 
 /// Why a frame was refused.
@@ -481,8 +516,13 @@ pub enum FrameError {
 /// # Errors
 /// [`FrameError`] if it is none, too long, or of another group or epoch.
 pub fn decode(config: &Config, bytes: &[u8]) -> Result<Message, FrameError> {
+    decode_of(config.group, config.epoch, bytes)
+}
+
+/// As [`decode`], for any epoch.
+pub(crate) fn decode_of(group: u64, epoch: u64, bytes: &[u8]) -> Result<Message, FrameError> {
     let frame: Frame<Message> = codec::decode_bounded(bytes, MESSAGE_BYTES_MAX)?;
-    if (frame.group, frame.epoch) != (config.group, config.epoch) {
+    if (frame.group, frame.epoch) != (group, epoch) {
         return Err(FrameError::Foreign(frame.group, frame.epoch));
     }
     Ok(frame.message)

@@ -75,6 +75,13 @@ impl Inbox {
         self.expected
     }
 
+    /// Another roster: what single members of the one before said counts no more.
+    pub(crate) fn begin_epoch(&mut self) {
+        self.first.clear();
+        self.last.clear();
+        self.undecided.clear();
+    }
+
     /// Something is known to be missing: a pull follows soon.
     pub(crate) fn hurry(&mut self, now: Time, timeout: Duration) {
         self.pull_at = self.pull_at.min(now + timeout / 2);

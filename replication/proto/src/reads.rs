@@ -103,6 +103,13 @@ impl Reads {
         self.asked.values().map(|r| r.until).min()
     }
 
+    /// The epoch ends, and with it the members that were asked.
+    pub(crate) fn give_up_all(&mut self) {
+        for nonce in self.asked.keys().copied().collect::<Vec<_>>() {
+            self.give_up(nonce);
+        }
+    }
+
     fn give_up(&mut self, nonce: u64) {
         if let Some(reading) = self.asked.remove(&nonce) {
             self.to_order.push_back((ReadTicket(nonce), reading.op));

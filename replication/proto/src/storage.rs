@@ -6,9 +6,11 @@
 
 use crate::certificate::{Certificate, CheckpointProof};
 use crate::config::{Rsn, View};
+use crate::epoch::Beginning;
 use crate::keys::{Digest, Signature};
 use crate::message::{Body, NewView, Signed, ViewChange, Vote};
 use borsh::{BorshDeserialize, BorshSerialize};
+use cl_base::PeerId;
 
 /// One durable entry. Encode it with [`cl_base::codec`].
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -38,6 +40,8 @@ pub enum Record {
     /// The replicated state after `rsn`, whose digest goes into a CHECKPOINT. Others drop their log for it, so it
     /// has to outlive a stop of all of them.
     State(StateRecord),
+    /// An epoch has ended, and the next one begun with nothing voted for.
+    Epoch(CheckpointProof),
     /// h has moved.
     Stable(CheckpointProof),
     /// Replaces every record before it; the host may then delete those.
@@ -65,6 +69,14 @@ pub struct StateRecord {
 /// Everything a replica needs to go on.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct CheckpointRecord {
+    /// The epoch, where it began, and its roster.
+    pub epoch: u64,
+    /// See there.
+    pub begins: Beginning,
+    /// The roster of the epoch.
+    pub members: Vec<PeerId>,
+    /// How the epochs before it ended, as far as this member knows.
+    pub certificates: Vec<CheckpointProof>,
     /// h and its proof.
     pub stable: CheckpointProof,
     /// The replicated state after h.

@@ -97,6 +97,8 @@ impl Judge {
                 "batches executed"
             }
             Event::Undone { .. } => "executions undone",
+            Event::EpochBegan { .. } => "epochs begun",
+            Event::Retired { .. } => "members retired",
             Event::StableCheckpoint { rsn, digest } => {
                 let (rsn, digest) = (*rsn, *digest);
                 if *self.stable.entry(rsn).or_insert(digest) != digest {

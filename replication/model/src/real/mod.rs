@@ -14,7 +14,7 @@ pub use steps::Step;
 use arena::Arena;
 use cl_base::{PeerId, Time};
 use replication_proto::message::{self, forge as statements};
-use replication_proto::message::{Batch, Body, Proof, Request};
+use replication_proto::message::{Batch, Body, Proof, Request, RequestKind};
 use replication_proto::{Config, Digest, Keys, Mutation, VoteAuthentication};
 use replication_sim::SimKeys;
 use stateright::{Model, Property};
@@ -92,7 +92,14 @@ impl Real {
 }
 
 fn request(config: &Config, client: PeerId) -> Request {
-    let mut request = Request { client, t: 1, notified: 0, op: b"x".to_vec(), proof: Proof::Signed([0; 64]) };
+    let mut request = Request {
+        client,
+        t: 1,
+        notified: 0,
+        kind: RequestKind::Operation,
+        op: b"x".to_vec(),
+        proof: Proof::Signed([0; 64]),
+    };
     let keys = SimKeys::new(config.group, client);
     request.proof = Proof::Signed(keys.sign(&statements::request_statement(config, &request).0));
     request

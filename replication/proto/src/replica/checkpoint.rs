@@ -4,6 +4,7 @@ use super::{Mode, Refusal, Replica};
 use crate::certificate::{CheckpointProof, stable_quorum};
 use crate::config::{MemberId, Rsn};
 use crate::effect::Event;
+use crate::epoch::Replacement;
 use crate::keys::Digest;
 use crate::machine::{RestoreError, StateMachine};
 use crate::merkle::{PAGE_BYTES, Snapshot};
@@ -35,9 +36,15 @@ impl<S: StateMachine> Replica<S> {
     /// machine's pages, then the machine's snapshot.
     pub(super) fn encode_state(&self) -> Vec<u8> {
         let machine = self.machine.snapshot();
+        let mut members = self.config.members.clone();
+        for member in members.iter_mut() {
+            if let Some(replacement) = self.ended.filter(|replacement| replacement.out == *member) {
+                *member = replacement.new;
+            }
+        }
         let group = codec::encode(&GroupState {
-            epoch: self.config.epoch,
-            members: self.config.members.clone(),
+            epoch: self.config.epoch + u64::from(self.ended.is_some()),
+            members,
             time: self.time,
             history: self.history,
             sessions: self.sessions.clone(),
@@ -57,9 +64,14 @@ impl<S: StateMachine> Replica<S> {
         let len = usize::try_from(u64::from_le_bytes(*len)).map_err(|_| short())?;
         let group: GroupState = codec::decode(rest.get(..len).ok_or_else(short)?)?;
         let machine = state.get((8 + len).next_multiple_of(PAGE_BYTES)..).ok_or_else(short)?;
-        if machine.len() as u64 != group.machine_bytes || group.members != self.config.members {
+        // The state at the end of an epoch is that of the next one's beginning.
+        let ended = self.config.replacement_to(&group.members);
+        let epoch = self.config.epoch + u64::from(ended.is_some());
+        let known = ended.is_some() || group.members == self.config.members;
+        if machine.len() as u64 != group.machine_bytes || group.epoch != epoch || !known {
             return Err(RestoreError("of another group".to_string()));
         }
+        self.ended = ended;
         self.machine.restore(machine)?;
         self.sessions = group.sessions;
         self.time = group.time;
@@ -78,7 +90,7 @@ impl<S: StateMachine> Replica<S> {
     /// durable before: with q CHECKPOINTs everybody drops the log, and if all members stop then, f+1 correct ones
     /// come back with the state.
     pub(super) fn keep_snapshot(&mut self, snapshot: Arc<Snapshot>) {
-        let claim = Checkpoint { rsn: snapshot.rsn, digest: snapshot.digest };
+        let claim = Checkpoint { rsn: snapshot.rsn, digest: snapshot.digest, ends: self.ended };
         let known = self.snapshots.insert(snapshot.rsn, snapshot.clone());
         if claim.rsn < self.stable.rsn {
             return; // a step on the way to the stable one
@@ -98,7 +110,7 @@ impl<S: StateMachine> Replica<S> {
         if rsn <= self.stable.rsn {
             return; // over
         }
-        if !rsn.is_multiple_of(self.config.checkpoint_interval) {
+        if !checkpoint.body.is_due(&self.config) {
             return self.refuse(Refusal::Invalid);
         }
         if let Some(known) = self.claims.get(&checkpoint.sender).and_then(|claims| claims.get(&rsn)) {
@@ -125,38 +137,42 @@ impl<S: StateMachine> Replica<S> {
     }
 
     fn file_claim(&mut self, checkpoint: Signed<Checkpoint>) {
-        let Checkpoint { rsn, digest } = checkpoint.body;
+        let claim @ Checkpoint { rsn, digest, ends } = checkpoint.body;
         let claims = self.claims.entry(checkpoint.sender).or_default();
         claims.insert(rsn, checkpoint);
         if claims.len() > CLAIMS_MAX {
             claims.pop_first();
         }
-        let equal = self.claimants(rsn, digest);
+        let equal = self.claimants(&claim);
         let quorum = stable_quorum(&self.config);
         if equal.len() >= quorum && rsn > self.stable.rsn {
             let signatures =
                 equal.iter().map(|m| (*m, self.claims[m][&rsn].signature)).take(quorum).collect();
-            self.become_stable(CheckpointProof { rsn, digest, signatures });
+            self.become_stable(CheckpointProof { rsn, digest, ends, signatures });
         }
         self.consider_transfer();
     }
 
-    /// Who signed this digest for this position, ascending.
-    pub(super) fn claimants(&self, rsn: Rsn, digest: Digest) -> Vec<MemberId> {
+    /// Who signed this, ascending.
+    pub(super) fn claimants(&self, claim: &Checkpoint) -> Vec<MemberId> {
         self.claims
             .iter()
-            .filter(|(_, claims)| claims.get(&rsn).is_some_and(|c| c.body.digest == digest))
+            .filter(|(_, claims)| claims.get(&claim.rsn).is_some_and(|c| c.body == *claim))
             .map(|(m, _)| *m)
             .collect()
     }
 
     /// The highest position above `above` for which w members signed the same digest: it is right (2.6, weak).
     pub(super) fn highest_weak(&self, above: Rsn) -> Option<(Rsn, Digest)> {
-        let mut votes: BTreeMap<(Rsn, Digest), usize> = BTreeMap::new();
+        let mut votes: BTreeMap<(Rsn, Digest, Option<Replacement>), usize> = BTreeMap::new();
         for claim in self.claims.values().flat_map(|claims| claims.range(above + 1..).map(|(_, c)| c.body)) {
-            *votes.entry((claim.rsn, claim.digest)).or_default() += 1;
+            *votes.entry((claim.rsn, claim.digest, claim.ends)).or_default() += 1;
         }
-        votes.into_iter().rev().find(|(_, count)| *count >= self.config.weak()).map(|(target, _)| target)
+        votes
+            .into_iter()
+            .rev()
+            .find(|(_, count)| *count >= self.config.weak())
+            .map(|((rsn, digest, _), _)| (rsn, digest))
     }
 
     /// h moves to a proven checkpoint: what is at or below leaves the log.
@@ -164,6 +180,9 @@ impl<S: StateMachine> Replica<S> {
         let CheckpointProof { rsn, digest, .. } = proof;
         if rsn <= self.stable.rsn {
             return;
+        }
+        if proof.ends.is_some() {
+            return self.begin_epoch(proof);
         }
         if self.snapshots.get(&rsn).is_some_and(|own| own.digest != digest) {
             return self.halt("a stable checkpoint contradicts the state executed here");
@@ -207,6 +226,10 @@ impl<S: StateMachine> Replica<S> {
     pub(super) fn persist_checkpoint(&mut self) {
         let Some(snapshot) = self.snapshots.get(&self.stable.rsn) else { return };
         let record = CheckpointRecord {
+            epoch: self.config.epoch,
+            begins: self.config.begins,
+            members: self.config.members.clone(),
+            certificates: self.certificates.clone(),
             stable: self.stable.clone(),
             state: snapshot.state.clone(),
             later: self

@@ -8,7 +8,7 @@ use crate::config::Rsn;
 use crate::effect::Event;
 use crate::keys::{Digest, Domain, digest_of};
 use crate::machine::{Apply, NO_CLIENT, StateMachine};
-use crate::message::{Batch, Body, Message, Notify, Outcome, Reply, Tentative, result_digest};
+use crate::message::{Batch, Body, Message, Notify, Outcome, Reply, RequestKind, Tentative, result_digest};
 use crate::session::Known;
 use cl_base::PeerId;
 
@@ -22,7 +22,7 @@ const NOTIFY_BYTES_MAX: usize = 48 * 1024;
 impl<S: StateMachine> Replica<S> {
     /// Executes what is committed, in order, and what may be executed before that.
     pub(super) fn execute_ready(&mut self) {
-        while self.halted.is_none() && self.has_state() {
+        while self.halted.is_none() && self.has_state() && self.ended.is_none() {
             self.settle_tentative();
             let rsn = self.executed + 1;
             let Some(slot) = self.log.get(rsn) else { return };
@@ -56,7 +56,9 @@ impl<S: StateMachine> Replica<S> {
         let digest = slot.executed.expect("it was executed");
         let requests = slot.body().into_iter().flatten().flat_map(|batch| &batch.requests);
         for id in requests.map(|r| (r.client, r.t)).collect::<Vec<_>>() {
-            self.pending.remove(id);
+            if self.sessions.known(id.0, id.1) != Known::New {
+                self.pending.remove(id);
+            }
         }
         for (client, first) in done.notified {
             self.notify(client, first);
@@ -64,7 +66,7 @@ impl<S: StateMachine> Replica<S> {
         let (time, ops) = (done.time, done.requests.len());
         self.event(Event::Executed { rsn, digest, time, ops });
         self.note_execution();
-        if rsn.is_multiple_of(self.config.checkpoint_interval) {
+        if self.ended.is_some() || rsn.is_multiple_of(self.config.checkpoint_interval) {
             self.take_checkpoint();
         }
     }
@@ -93,9 +95,15 @@ impl<S: StateMachine> Replica<S> {
                 continue;
             }
             let mut cx = Apply::new(id.0, rsn, self.time, &mut self.sessions, notified);
-            let result = self.machine.apply(&mut cx, &request.op);
+            let result = match request.kind {
+                RequestKind::Operation => self.machine.apply(&mut cx, &request.op),
+                RequestKind::Replace => self.reconfigure(request),
+            };
             self.sessions.executed(id.0, id.1, rsn, self.time, result);
             done.push(id);
+            if self.ended.is_some() {
+                return; // what follows in the batch is proposed again in the next epoch
+            }
         }
     }
 

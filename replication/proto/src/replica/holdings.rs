@@ -2,6 +2,7 @@
 
 use super::Replica;
 use super::checkpoint::CLAIMS_MAX;
+use super::epoch::CERTIFICATES_MAX;
 use super::ordering::EARLY_VOTES_MAX;
 use super::pending::{PENDING_MAX, SIGNATURE_ONLY_MAX};
 use super::unheard::QUESTIONS_MAX;
@@ -46,6 +47,7 @@ impl<S: StateMachine> Replica<S> {
             table("pending requests", self.pending.len(), PENDING_MAX),
             table("queued requests", self.pending.queued(), 2 * PENDING_MAX + 64),
             table("clients that must sign", self.signature_only.len(), SIGNATURE_ONLY_MAX),
+            table("epoch certificates", self.certificates.len(), CERTIFICATES_MAX),
             table("questions", self.unheard.len(), QUESTIONS_MAX),
             table("verified signatures", self.authority.remembered(), VERIFIED_MAX),
         ]

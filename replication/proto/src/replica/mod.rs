@@ -2,10 +2,12 @@
 //!
 //! The parts, each an `impl` block in its own file: `ordering` (PROTOCOL.md 2.5), `execution` (replies and
 //! notifications), `reads` (2.12), `unheard` (clients that get too few), `checkpoint` (2.6), `transfer` (2.7), `view_change` and `decision` (2.8), `timer` (2.9 and widening),
-//! `status` (retransmission, 2.4), `recover` (2.14), `tentative` (execution before the commit, 2.13).
+//! `status` (retransmission, 2.4), `recover` (2.14), `tentative` (execution before the commit, 2.13),
+//! `epoch` (2.15).
 
 mod checkpoint;
 mod decision;
+mod epoch;
 mod execution;
 mod holdings;
 mod ordering;
@@ -30,6 +32,7 @@ mod tests_mode_m;
 use crate::certificate::CheckpointProof;
 use crate::config::{Config, MemberId, Mutation, Rsn, View};
 use crate::effect::{Effect, Event};
+use crate::epoch::Replacement;
 use crate::keys::{Authority, Digest, Keys};
 use crate::log::Log;
 use crate::machine::StateMachine;
@@ -130,6 +133,10 @@ pub struct ReplicaStatus {
     pub verifications: u64,
     /// Inputs ignored, by reason.
     pub refused: RefusalCounters,
+    /// The epoch.
+    pub epoch: u64,
+    /// Whether the member is no longer in the roster.
+    pub retired: bool,
     /// Why the member stopped for good, if it did.
     pub halted: Option<&'static str>,
 }
@@ -172,6 +179,12 @@ pub struct Replica<S> {
     log: Log,
     stable: CheckpointProof,
     executed: Rsn,
+    /// The epoch ends with what was executed last: nothing follows in it.
+    ended: Option<Replacement>,
+    /// How the epochs before this one ended, the last one last.
+    certificates: Vec<CheckpointProof>,
+    /// Not in the roster any more.
+    retired: bool,
     /// Last position assigned or carried over; meaningful at the primary.
     last_assigned: Rsn,
     last_proposed_time: Time,
@@ -201,7 +214,8 @@ pub struct Replica<S> {
 }
 
 impl<S: StateMachine> Replica<S> {
-    /// A member at the beginning of a new group, with nothing to remember.
+    /// A member at the beginning of a new group, with nothing to remember; or a newcomer in the epoch that begins with
+    /// it, which fetches the state ([`Client::config`](crate::Client::config) has the configuration).
     ///
     /// # Panics
     /// If the configuration is invalid or `me` is not in it.
@@ -211,7 +225,7 @@ impl<S: StateMachine> Replica<S> {
         }
         assert!(config.has(me), "member {me} is not in the roster");
         let active = config.active(0);
-        let log = Log::new(config.log_window);
+        let log = Log::new(config.begins.rsn, config.log_window);
         let sessions = Sessions::with_limits(&config);
         let mut replica = Replica {
             me,
@@ -223,7 +237,7 @@ impl<S: StateMachine> Replica<S> {
             tag: Digest::default(),
             active,
             wide: None,
-            max_o: 0,
+            max_o: config.begins.rsn,
             prepared_before: 0,
             installed: None,
             view_change: None,
@@ -233,9 +247,12 @@ impl<S: StateMachine> Replica<S> {
             executed_in_view: 0,
             executed_since_fall: 0,
             log,
-            stable: CheckpointProof::default(),
+            stable: CheckpointProof::beginning(&config),
             executed: 0,
-            last_assigned: 0,
+            ended: None,
+            certificates: Vec::new(),
+            retired: false,
+            last_assigned: config.begins.rsn,
             last_proposed_time: Time::ZERO,
             pending: Pending::default(),
             signature_only: SignatureOnly::default(),
@@ -255,6 +272,7 @@ impl<S: StateMachine> Replica<S> {
             config,
         };
         replica.keep_beginning();
+        replica.consider_transfer();
         replica
     }
 
@@ -265,8 +283,12 @@ impl<S: StateMachine> Replica<S> {
         }
         self.now = self.now.max(now);
         match message::decode(&self.config, bytes) {
+            Ok(_) if self.retired => self.refuse(Refusal::Foreign),
             Ok(message) => self.dispatch(from, message),
             Err(message::FrameError::Malformed(_)) => self.refuse(Refusal::Malformed),
+            Err(message::FrameError::Foreign(group, epoch)) if group == self.config.group => {
+                self.on_foreign(from, epoch, bytes);
+            }
             Err(message::FrameError::Foreign(..)) => self.refuse(Refusal::Foreign),
         }
         self.settle();
@@ -274,7 +296,7 @@ impl<S: StateMachine> Replica<S> {
 
     /// Does what is due by `now`.
     pub fn on_timeout(&mut self, now: Time) {
-        if self.halted.is_some() {
+        if self.halted.is_some() || self.retired {
             return;
         }
         self.now = self.now.max(now);
@@ -284,7 +306,7 @@ impl<S: StateMachine> Replica<S> {
 
     /// When [`Replica::on_timeout`] should be called next.
     pub fn next_timeout(&self) -> Option<Time> {
-        if self.halted.is_some() { None } else { Some(self.earliest_timer()) }
+        if self.halted.is_some() || self.retired { None } else { Some(self.earliest_timer()) }
     }
 
     /// The next thing to do for the host, in order.
@@ -311,6 +333,8 @@ impl<S: StateMachine> Replica<S> {
             signature_only: self.signature_only.len(),
             verifications: self.authority.verifications,
             refused: self.refused.clone(),
+            epoch: self.config.epoch,
+            retired: self.retired,
             halted: self.halted,
         }
     }
@@ -367,7 +391,7 @@ impl<S: StateMachine> Replica<S> {
 
     /// What follows from any input: proposals, and timers that fit the new situation.
     fn settle(&mut self) {
-        if self.halted.is_none() {
+        if self.halted.is_none() && !self.retired {
             self.propose();
             self.update_timers();
         }

@@ -18,10 +18,11 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// NORMAL in v, in A(v), and everything executed that may have been acknowledged in an earlier view, or in this
-    /// one before a restart.
+    /// one before a restart. When its end is signed, an epoch answers no more.
     fn may_answer_reads(&self) -> bool {
         let decided = if self.mutated(Mutation::ReadBeforeOrder) { 0 } else { self.max_o };
         self.normal()
+            && self.ended.is_none()
             && self.is_active()
             && self.executed >= self.stable.rsn.max(decided).max(self.prepared_before)
     }

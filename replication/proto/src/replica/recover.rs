@@ -3,7 +3,7 @@
 use super::{Mode, Replica};
 use crate::config::{Config, MemberId};
 use crate::keys::Keys;
-use crate::log::Accepted;
+use crate::log::{Accepted, Log};
 use crate::machine::StateMachine;
 use crate::merkle::Snapshot;
 use crate::message::body_digest;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 impl<S: StateMachine> Replica<S> {
     /// A member that was restarted: `records` are all it persisted, in order, or those from its last
-    /// [`Record::Checkpoint`] on. `machine` is as for [`Replica::new`], at its beginning.
+    /// [`Record::Checkpoint`] on. `config` and `machine` are as for [`Replica::new`], at its beginning.
     ///
     /// Batches above the checkpoint are executed again as their COMMITs are collected again; or, once a later state
     /// that it had signed is known to be stable, the member goes on from that.
@@ -40,7 +40,9 @@ impl<S: StateMachine> Replica<S> {
         replica.effects.clear();
         // What its view had executed before is not known; to call it fruitless would be a guess.
         replica.executed_in_view = 1;
-        replica.resume();
+        if !replica.retired {
+            replica.resume();
+        }
         Ok(replica)
     }
 
@@ -91,6 +93,12 @@ impl<S: StateMachine> Replica<S> {
             Record::State(StateRecord { rsn, state }) => {
                 self.snapshots.insert(rsn, Arc::new(Snapshot::new(rsn, state)));
             }
+            Record::Epoch(certificate) => {
+                let Some(next) = self.config.after(&certificate) else {
+                    return Err(RecoverError::Contradiction("an epoch that does not follow"));
+                };
+                self.enter_epoch(next, certificate);
+            }
             Record::Stable(proof) => {
                 if proof.rsn < self.stable.rsn {
                     return Err(RecoverError::Contradiction("the stable checkpoint went backwards"));
@@ -106,6 +114,16 @@ impl<S: StateMachine> Replica<S> {
     }
 
     fn remember_checkpoint(&mut self, record: CheckpointRecord) -> Result<(), RecoverError> {
+        let me = self.config.peer(self.me);
+        self.config.epoch = record.epoch;
+        self.config.begins = record.begins;
+        self.config.members = record.members;
+        self.config.validate()?;
+        self.certificates = record.certificates;
+        match self.config.member(me) {
+            Some(member) => self.me = member,
+            None => return Err(RecoverError::Contradiction("a checkpoint of another member")),
+        }
         let snapshot = Snapshot::new(record.stable.rsn, record.state);
         if snapshot.digest != record.stable.digest {
             return Err(RecoverError::Contradiction("the state does not match its proof"));
@@ -116,7 +134,7 @@ impl<S: StateMachine> Replica<S> {
         for StateRecord { rsn, state } in record.later {
             self.snapshots.insert(rsn, Arc::new(Snapshot::new(rsn, state)));
         }
-        self.log.truncate(record.stable.rsn.max(self.stable.rsn));
+        self.log = Log::new(record.stable.rsn, self.config.log_window);
         self.stable = record.stable;
         self.fruitless = record.fruitless;
         self.installed = None;

@@ -11,7 +11,7 @@ use crate::effect::Event;
 use crate::keys::Digest;
 use crate::machine::StateMachine;
 use crate::merkle::Snapshot;
-use crate::message::Body;
+use crate::message::{Body, RequestKind};
 use cl_base::{PeerId, Time};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -72,11 +72,13 @@ impl<S: StateMachine> Replica<S> {
     /// Whether the batch after the last one executed may be executed although it, or one before it, is not committed.
     /// What a checkpoint holds is never undone. In a widened view somebody is silent, so that 2f+1 answers will not
     /// come: f+1 that are good by themselves do.
-    pub(super) fn may_run_ahead(&self, rsn: Rsn, _body: &Body) -> bool {
+    pub(super) fn may_run_ahead(&self, rsn: Rsn, body: &Body) -> bool {
+        let mut requests = body.iter().flat_map(|batch| &batch.requests);
         self.config.guarantee.answers_early()
             && self.normal()
             && self.wide.is_none()
             && !rsn.is_multiple_of(self.config.checkpoint_interval)
+            && requests.all(|request| request.kind == RequestKind::Operation)
     }
 
     /// Where execution goes back to if there is no checkpoint yet.

@@ -8,7 +8,7 @@ use crate::machine::StateMachine;
 use crate::merkle::{
     FANOUT, PAGE_BYTES, STATE_BYTES_MAX, Snapshot, level_sizes, node_digest, page_digest, state_digest,
 };
-use crate::message::{Message, StateData, StatePart};
+use crate::message::{Checkpoint, Message, Signed, StateData, StatePart};
 use crate::session::Known;
 use cl_base::Time;
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,7 +86,11 @@ impl<S: StateMachine> Replica<S> {
     /// The member after `last` that signed the digest, or simply the next one if none is known to have.
     fn next_source(&self, rsn: Rsn, digest: Digest, last: MemberId) -> MemberId {
         let n = self.config.n() as u8;
-        let mut signers = self.claimants(rsn, digest);
+        let signed = |claims: &BTreeMap<_, Signed<Checkpoint>>| {
+            claims.get(&rsn).is_some_and(|claim| claim.body.digest == digest)
+        };
+        let mut signers: Vec<_> =
+            self.claims.iter().filter(|(_, claims)| signed(claims)).map(|(m, _)| *m).collect();
         if rsn == self.stable.rsn {
             signers.extend(self.stable.signatures.iter().map(|(m, _)| *m));
         }

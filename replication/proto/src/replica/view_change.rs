@@ -33,6 +33,7 @@ fn valid(vc: &Signed<ViewChange>, authority: &mut Authority, config: &Config) ->
     let ViewChange { view, stable, prepared, voted } = &vc.body;
     let window = stable.rsn.saturating_add(1)..=stable.rsn.saturating_add(config.log_window);
     *view > 0
+        && stable.ends.is_none()
         && prepared.windows(2).all(|pair| pair[0].vote.rsn < pair[1].vote.rsn)
         && prepared.iter().all(|c| window.contains(&c.vote.rsn) && c.vote.view < *view)
         && (voted.is_empty() || config.counts_claims())

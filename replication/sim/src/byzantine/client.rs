@@ -4,7 +4,7 @@ use crate::SimKeys;
 use crate::ledger::{Command, Op};
 use crate::plan::ROGUE;
 use cl_base::{PeerId, Rng, codec};
-use replication_proto::message::{self, Message, Proof, Request, forge};
+use replication_proto::message::{self, Message, Proof, Request, RequestKind, forge};
 use replication_proto::{Config, Keys, Mac};
 
 /// Sequence numbers are few, so that they are used again and again.
@@ -91,7 +91,9 @@ impl Rogue {
             }
         };
         let macs = rng.chance(1, 2);
-        let mut request = Request { client: ROGUE, t, notified, op, proof: Proof::Macs(Vec::new()) };
+        // It may not change the roster, whatever it asks.
+        let kind = if rng.chance(1, 20) { RequestKind::Replace } else { RequestKind::Operation };
+        let mut request = Request { client: ROGUE, t, notified, kind, op, proof: Proof::Macs(Vec::new()) };
         let statement = forge::request_statement(&self.config, &request).0;
         request.proof = match self.keys.macs(&self.config.members, &statement).filter(|_| macs) {
             Some(macs) => Proof::Macs(macs),

@@ -281,7 +281,7 @@ impl Adversary {
             }
             3 => {
                 let rsn = rsn / config.checkpoint_interval * config.checkpoint_interval;
-                let body = Checkpoint { rsn, digest: vote.digest };
+                let body = Checkpoint { rsn, digest: vote.digest, ends: None };
                 Message::Checkpoint(resign(config, me, keys, body))
             }
             4 => {

@@ -111,6 +111,9 @@ impl World {
                     self.judge.notification(peer, seq, body);
                 }
                 ClientEffect::NotificationsBegin { seq } => self.judge.notifications_begin(peer, seq),
+                ClientEffect::EpochBegan { epoch, .. } => {
+                    self.trace(|_| format!("{peer} is in epoch {epoch}"));
+                }
                 ClientEffect::Outvoted { member } => self.judge.outvoted(peer, member),
                 ClientEffect::Read { ticket, result } => {
                     if let Some(began) = self.clients[i].reads.remove(&ticket) {

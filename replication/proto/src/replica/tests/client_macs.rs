@@ -10,7 +10,7 @@ fn group() -> Group {
 /// A request whose MACs are good for these members only.
 fn good_for(group: &Group, t: u64, op: &str, members: &[usize]) -> Request {
     let request = group.request(t, op);
-    let statement = Request::statement(group.config.group, CLIENT, t, 0, &request.op);
+    let statement = Request::statement(group.config.group, CLIENT, t, 0, request.kind, &request.op);
     let keys = TestKeys { me: CLIENT };
     let mut macs = keys.macs(&group.config.members, &statement.0).unwrap();
     for (i, mac) in macs.iter_mut().enumerate().filter(|(i, _)| !members.contains(i)) {

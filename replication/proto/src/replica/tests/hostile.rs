@@ -180,7 +180,7 @@ fn a_contradiction_to_what_was_executed_stops_the_member() {
     group.submit(0, 1, "a");
     group.loss = Box::new(|_, _, m| matches!(m, Message::Checkpoint(_)));
     group.submit(0, 2, "b");
-    let claim = Checkpoint { rsn: 2, digest: Digest([1; 32]) };
+    let claim = Checkpoint { rsn: 2, digest: Digest([1; 32]), ends: None };
     for i in 0..3 {
         let lie = group.sign(i, claim);
         group.hand(1, group.config.members[3], &Message::Checkpoint(lie));
@@ -188,7 +188,7 @@ fn a_contradiction_to_what_was_executed_stops_the_member() {
     // More than f members lie here; nothing can be saved, but nothing more is done either. The own signature
     // of member 1 stands in the way of one of the lies, so it takes the proof as a whole.
     let signatures = (0..3).map(|i| (MemberId(i), group.sign(i, claim).signature)).collect();
-    let proof = CheckpointProof { rsn: 2, digest: claim.digest, signatures };
+    let proof = CheckpointProof { rsn: 2, digest: claim.digest, ends: None, signatures };
     group.hand(1, group.config.members[3], &Message::Stable(proof));
     assert!(group.status(1).halted.is_some());
     assert_eq!(group.member(1).next_timeout(), None);
@@ -215,14 +215,14 @@ fn one_view_change_named_q_times_justifies_no_new_view() {
 fn numbers_at_the_end_of_their_range_are_refused_without_overflow() {
     let mut group = Group::new(4);
     let from = group.config.members[1];
-    let stable = CheckpointProof { rsn: u64::MAX, digest: Digest([1; 32]), signatures: vec![] };
+    let stable = CheckpointProof { rsn: u64::MAX, digest: Digest([1; 32]), ends: None, signatures: vec![] };
     for view in [1, u64::MAX] {
         let vc = ViewChange { view, stable: stable.clone(), prepared: vec![], voted: vec![] };
         let message = Message::ViewChange(group.sign(1, vc));
         group.hand(2, from, &message);
     }
     group.hand(2, from, &Message::Stable(stable));
-    let claim = group.sign(1, Checkpoint { rsn: u64::MAX - 127, digest: Digest([1; 32]) });
+    let claim = group.sign(1, Checkpoint { rsn: u64::MAX - 127, digest: Digest([1; 32]), ends: None });
     group.hand(2, from, &Message::Checkpoint(claim));
     // A NEW-VIEW with a good justification and an absurd beginning.
     let empty = ViewChange { view: 1, stable: CheckpointProof::default(), prepared: vec![], voted: vec![] };

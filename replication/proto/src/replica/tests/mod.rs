@@ -4,6 +4,7 @@ mod active_set;
 mod any_f;
 mod client_macs;
 mod counting;
+mod epochs;
 mod hostile;
 mod normal;
 mod phases;
@@ -16,7 +17,7 @@ use super::*;
 use crate::config::VoteAuthentication;
 use crate::keys::{Domain, Mac, Signature, statement};
 use crate::machine::{Apply, RestoreError};
-use crate::message::{Batch, Body, Proof, Request, Vote, body_digest};
+use crate::message::{Batch, Body, Proof, Request, RequestKind, Vote, body_digest};
 use cl_base::codec;
 use std::time::Duration;
 
@@ -105,6 +106,9 @@ impl StateMachine for Tape {
     }
     fn next_deadline(&self) -> Option<Time> {
         self.deadline
+    }
+    fn may_replace(&self, client: PeerId, _: &Replacement) -> bool {
+        client == CLIENT
     }
     fn snapshot(&self) -> Vec<u8> {
         codec::encode(self)
@@ -222,8 +226,7 @@ impl Group {
 
     fn drain(&mut self, i: usize) {
         let from = self.config.members[i];
-        let Some(replica) = &mut self.members[i] else { return };
-        while let Some(effect) = replica.poll_effect() {
+        while let Some(effect) = self.members[i].as_mut().and_then(Replica::poll_effect) {
             match effect {
                 Effect::Persist(record) => {
                     self.history[i].push(record.clone());
@@ -233,7 +236,7 @@ impl Group {
                     self.disks[i].push(record);
                 }
                 Effect::Send { to, bytes } => {
-                    let message = message::decode(&self.config, &bytes).unwrap();
+                    let message = self.decoded(&bytes);
                     if let Message::Checkpoint(claim) = &message {
                         assert!(has_state(&self.disks[i], claim.body.rsn), "member {i} lost what it signs");
                     }
@@ -245,6 +248,13 @@ impl Group {
                 Effect::Event(event) => self.events.push((i, event)),
             }
         }
+    }
+
+    /// A message of this epoch or of one before.
+    fn decoded(&self, bytes: &[u8]) -> Message {
+        let epochs = 0..=self.members.iter().flatten().map(|r| r.config().epoch).max().unwrap_or(0);
+        let decode = |epoch| message::decode_of(self.config.group, epoch, bytes).ok();
+        epochs.rev().find_map(decode).expect("members send well-formed messages")
     }
 
     /// Delivers until the network is empty.
@@ -331,7 +341,7 @@ fn has_state(records: &[Record], rsn: Rsn) -> bool {
 
 fn request_of(config: &Config, client: PeerId, t: u64, op: &str) -> Request {
     let op = op.as_bytes().to_vec();
-    let statement = Request::statement(config.group, client, t, 0, &op);
+    let statement = Request::statement(config.group, client, t, 0, RequestKind::Operation, &op);
     let proof = Proof::Signed(TestKeys::signature(client, &statement.0));
-    Request { client, t, notified: 0, op, proof }
+    Request { client, t, notified: 0, kind: RequestKind::Operation, op, proof }
 }

@@ -184,9 +184,9 @@ fn notifications_go_out_from_every_active_member_and_again_on_request() {
     assert_eq!(group.count(3, |m| matches!(m, Message::Notify(_))), 0);
     // Acknowledged by the next request.
     let op = b"y".to_vec();
-    let digest = Request::statement(group.config.group, CLIENT, 2, 1, &op);
+    let digest = Request::statement(group.config.group, CLIENT, 2, 1, RequestKind::Operation, &op);
     let proof = Proof::Signed(TestKeys::signature(CLIENT, &digest.0));
-    let request = Request { client: CLIENT, t: 2, notified: 1, op, proof };
+    let request = Request { client: CLIENT, t: 2, notified: 1, kind: RequestKind::Operation, op, proof };
     group.hand(0, CLIENT, &Message::Request(request));
     group.run();
     group.hand(1, CLIENT, &Message::NotifyPull { from: 0 });
