@@ -88,6 +88,11 @@ pub fn poll_network(endpoint: &mut Endpoint) -> Option<Received> {
     endpoint.poll_network()
 }
 
+/// True if the last look at the network found no buffer to receive into.
+pub fn is_starved(endpoint: &Endpoint) -> bool {
+    endpoint.is_starved()
+}
+
 /// The next channel that has closed, and whose it was. All messages that came through it have been received.
 pub fn next_closed(endpoint: &mut Endpoint) -> Option<(ChannelId, PeerId)> {
     endpoint.next_closed()

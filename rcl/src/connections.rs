@@ -1,8 +1,9 @@
 use crate::counters::{self, Shown};
 use crate::memory::PoolMemory;
+use crate::reserve::Reserve;
 use crate::shared::{Accepted, Arrival, Links, Refused};
 use crate::{Event, SendError};
-use cl::for_rcl::{channel, channel_of, next_closed, transmit};
+use cl::for_rcl::{channel, channel_of, is_starved, next_closed, poll_network, transmit};
 use cl::{Buf, Clock};
 use cl_base::{PeerId, Time};
 use rcl_proto::{
@@ -20,6 +21,9 @@ const WINDOW_MIN: usize = 4;
 /// A reader that has much to read looks at the network so many times within the bound after which its peers
 /// would call it dead.
 const LOOKS_IN_TIME: u32 = 16;
+
+/// Frames taken in at once when the program holds all buffers: as many as an endpoint takes in with buffers.
+const FRAMES_WITH_RESERVE: usize = 64;
 
 /// Reliable connections over an endpoint of `cl` that its owner drives: the [runtime](cl::runtime), say. All
 /// calls take that endpoint, which must always be the same. [`Endpoint`](crate::Endpoint) is the two in one.
@@ -77,6 +81,7 @@ pub struct Connections {
     links: Links,
     /// Where others read the counters.
     shown: Option<Shown>,
+    reserve: Reserve,
     clock: Clock,
     /// The socket took no more; there may be something to send.
     busy_until: Time,
@@ -105,6 +110,7 @@ impl Connections {
     pub fn new(cl: &mut cl::Endpoint, mut protocol: Config) -> Result<Connections, ConfigError> {
         protocol.check()?;
         let shown = cl.counters().map(Shown::new);
+        let reserve = Reserve::new(cl);
         if cl.faults().is_some() {
             // What is damaged on purpose must be found. The peer need not know of it.
             protocol.checksum_demanded.get_or_insert(protocol.checksum);
@@ -125,7 +131,7 @@ impl Connections {
         let memory = PoolMemory(cl.pool().clone());
         let node = Node::new(protocol, &secret(), memory);
         let (busy_until, looked_at) = (Time::MAX, Time::ZERO);
-        Ok(Connections { node, links, shown, clock, busy_until, looked_at, calls, dead_after })
+        Ok(Connections { node, links, shown, reserve, clock, busy_until, looked_at, calls, dead_after })
     }
 
     /// As [`Endpoint::counters`](crate::Endpoint::counters).
@@ -267,7 +273,10 @@ impl Connections {
     pub(crate) fn on_frame(&mut self, cl: &mut cl::Endpoint, frame: cl::Received) -> Time {
         let cl::Received { from, addr, buf, .. } = frame;
         let now = self.clock.now();
-        if self.links.has(from) {
+        if !self.reserve.is_whole() {
+            self.node.on_frame_but_contents(now, from, addr, buf);
+            self.reserve.fill(cl);
+        } else if self.links.has(from) {
             // The kernel tells if the process at the other end of shared memory has ended, and nothing else does.
             self.node.on_frame_but_calls(now, from, addr, buf);
         } else {
@@ -302,6 +311,26 @@ impl Connections {
         if self.node.has_work() {
             self.flush(cl);
         }
+        if is_starved(cl) || !self.reserve.is_whole() {
+            self.listen_with_reserve(cl);
+        }
+    }
+
+    /// The program holds all buffers that frames could be received into, and perhaps waits for an acknowledgement that
+    /// frees some. So they are received into those that were kept back.
+    #[cold]
+    fn listen_with_reserve(&mut self, cl: &mut cl::Endpoint) {
+        self.reserve.fill(cl);
+        if !is_starved(cl) {
+            return;
+        }
+        self.reserve.lend();
+        for _ in 0..FRAMES_WITH_RESERVE {
+            let Some(frame) = poll_network(cl) else { break };
+            self.on_frame(cl, frame);
+        }
+        self.reserve.fill(cl);
+        self.flush(cl);
     }
 
     /// Shows others what has been counted.
@@ -337,7 +366,8 @@ impl Connections {
                 self.transmit(cl, now);
             }
         }
-        if self.busy_until == Time::MAX && (self.links.is_busy() || self.node.is_starved()) {
+        if self.busy_until == Time::MAX && (self.links.is_busy() || self.node.is_starved() || is_starved(cl))
+        {
             // Room in a ring, and buffers, come back without a word.
             self.busy_until = self.clock.now() + BUSY_RETRY;
         }

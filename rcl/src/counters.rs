@@ -20,7 +20,10 @@ const TOTALS: &[Label] = &[
         "Times that a peer held us up for want of credit, or of room in shared memory.",
     ),
     Label::count("copies", "Messages copied, into a segment with others or out of one."),
-    Label::count("starved", "Times that a message could not be handed out for want of a buffer."),
+    Label::count(
+        "starved",
+        "Times that a message could not be handed out, or a segment kept, for want of a buffer.",
+    ),
     Label::level("connections", "Connections by the network."),
     Label::level("shared_connections", "Connections by shared memory."),
 ];

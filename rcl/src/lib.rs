@@ -28,6 +28,8 @@
 //!   always has something to read may take a sixteenth for each message. Who does not want messages for a while calls
 //!   [`Endpoint::progress`] in the meantime. Over shared memory there may be pauses of any length, except before
 //!   a call is answered.
+//! - **Whoever holds all buffers** still hears what its peers acknowledge and ask, for which a few are kept back. What they send
+//!   is not kept until there are buffers again, and comes then.
 //! - **An end is graceful** ([`CloseReason::Graceful`]) if all messages of both sides have been handed out or
 //!   acknowledged. The last acknowledgement may be lost: who polls on answers a peer that asks again. An endpoint that
 //!   is dropped at once leaves such a peer to find it dead, though nothing but that word is missing.
@@ -76,6 +78,7 @@ mod connections;
 mod counters;
 mod endpoint;
 mod memory;
+mod reserve;
 mod shared;
 
 pub use cl::{Buf, Exhausted};

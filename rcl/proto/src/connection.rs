@@ -218,7 +218,14 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
     }
 
     /// Takes in a frame that it [admits](Connection::admits).
-    pub(crate) fn on_frame<M: Memory<Buf = B>>(&mut self, now: Time, header: &Header, mut frame: B) {
+    /// Its contents are to be kept if `keep`; otherwise they count as lost.
+    pub(crate) fn on_frame<M: Memory<Buf = B>>(
+        &mut self,
+        now: Time,
+        header: &Header,
+        mut frame: B,
+        keep: bool,
+    ) {
         if let State::Closed(_) = self.state {
             return;
         }
@@ -265,7 +272,10 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
             // It does not know yet that all is done.
             self.linger_on(now);
         }
-        if header.kind.is_segment() {
+        if header.kind.is_segment() && !keep {
+            self.ack_due |= header.answer;
+            self.receiver.tally.stalls += 1;
+        } else if header.kind.is_segment() {
             M::advance(&mut frame, HEADER_LEN);
             let gap_before = self.receiver.has_gap();
             let Ok(new) = self.receiver.insert(header.sequence, header.kind, frame) else {

@@ -183,7 +183,7 @@ pub struct Counters {
     pub timeouts: u64,
     /// Times that a peer held us up for want of credit.
     pub credit_stalls: u64,
-    /// Times that a message could not be handed out for want of a buffer.
+    /// Times that a message could not be handed out, or a segment kept, for want of a buffer.
     pub starved: u64,
 }
 
@@ -202,6 +202,13 @@ pub struct Sizes {
     pub kept: usize,
     /// The smoothed round-trip time; zero if none has been measured.
     pub round_trip: Duration,
+}
+
+/// What of a frame is taken in.
+#[derive(Clone, Copy)]
+struct Taking {
+    calls: bool,
+    contents: bool,
 }
 
 struct Slot<B> {
@@ -367,16 +374,22 @@ impl<M: Memory> Node<M> {
     /// Takes in a frame that says it is from `peer` and came from `addr`. If it belongs to the connection, by
     /// the numbers of both ends, the peer is answered there from now on.
     pub fn on_frame(&mut self, now: Time, peer: PeerId, addr: SocketAddr, frame: M::Buf) {
-        self.on_any_frame(now, peer, addr, frame, true);
+        self.take_in(now, peer, addr, frame, Taking { calls: true, contents: true });
     }
 
     /// As [`Node::on_frame`], for a peer that we are connected with by other means than this: calls in its name come to
     /// nothing.
     pub fn on_frame_but_calls(&mut self, now: Time, peer: PeerId, addr: SocketAddr, frame: M::Buf) {
-        self.on_any_frame(now, peer, addr, frame, false);
+        self.take_in(now, peer, addr, frame, Taking { calls: false, contents: true });
     }
 
-    fn on_any_frame(&mut self, now: Time, peer: PeerId, addr: SocketAddr, frame: M::Buf, calls: bool) {
+    /// As [`Node::on_frame_but_calls`], when buffers are so scarce that none can be kept: of a frame with contents only
+    /// what it acknowledges and grants is taken in, and the contents are to be sent again.
+    pub fn on_frame_but_contents(&mut self, now: Time, peer: PeerId, addr: SocketAddr, frame: M::Buf) {
+        self.take_in(now, peer, addr, frame, Taking { calls: false, contents: false });
+    }
+
+    fn take_in(&mut self, now: Time, peer: PeerId, addr: SocketAddr, frame: M::Buf, taking: Taking) {
         let header =
             match Header::parse(&frame, self.config.checksum_demanded.unwrap_or(self.config.checksum)) {
                 Ok(header) => header,
@@ -395,12 +408,17 @@ impl<M: Memory> Node<M> {
         {
             let before = slot.connection.state();
             slot.connection.addr = addr;
-            slot.connection.on_frame::<M>(now, &header, frame);
+            slot.connection.on_frame::<M>(now, &header, frame, taking.contents);
             self.announce(now, place, before);
             return;
         }
         match header.kind {
-            Kind::Hello | Kind::Confirm if !calls => self.drop_of(peer, |counters| &mut counters.taken),
+            Kind::Hello | Kind::Confirm if !taking.contents => {
+                self.drop_of(peer, |counters| &mut counters.refused)
+            }
+            Kind::Hello | Kind::Confirm if !taking.calls => {
+                self.drop_of(peer, |counters| &mut counters.taken)
+            }
             Kind::Hello => self.on_call(now, peer, addr, &header),
             Kind::Confirm => self.on_confirm(now, peer, addr, &header),
             Kind::Welcome | Kind::Reset | Kind::Refuse => self.drop_of(peer, |counters| &mut counters.stale),
