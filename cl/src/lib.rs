@@ -69,6 +69,7 @@ mod reassembly;
 mod region;
 mod shm;
 mod stats;
+mod streaming;
 mod sync;
 mod sys;
 mod transport;

@@ -284,7 +284,7 @@ impl Link {
             buf.extend_from_slice(&word(Kind::Chunk, self.out_number));
             buf.extend_from_slice(&id.to_le_bytes());
             buf.extend_from_slice(&transfer.at.to_le_bytes());
-            buf.extend_from_slice(transfer.source.chunk(transfer.at, len));
+            buf.extend_streaming(transfer.source.chunk(transfer.at, len));
             if for_rcl::send(cl, self.out, buf).is_err() {
                 return false;
             }

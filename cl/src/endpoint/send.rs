@@ -40,7 +40,8 @@ impl Endpoint {
 
     /// Sends the concatenation of `parts`, at most three, to `to` (at `addr`, if given). They are the caller's
     /// again on return: for whoever makes its messages in memory of its own, or sends one part to many. What
-    /// fits into a datagram is gathered by the system and not copied before.
+    /// fits into a datagram is gathered by the system and not copied before; what goes through shared memory is copied past the
+    /// caches of this processor ([`Buf::extend_streaming`]).
     ///
     /// # Errors
     /// [`Refusal`] says why not; with [`Refusal::Backpressure`] it may succeed later.
@@ -54,7 +55,8 @@ impl Endpoint {
         parts: &[IoSlice<'_>],
     ) -> Result<(), Refusal> {
         let len = parts.iter().map(|part| part.len()).sum::<usize>();
-        if self.shared_way(to, addr).is_none() && len <= self.unfragmented_len_max() && !self.has_backlog() {
+        let shared = self.shared_way(to, addr).is_some();
+        if !shared && len <= self.unfragmented_len_max() && !self.has_backlog() {
             let to_addr = addr.or_else(|| self.peers.address_of(to)).ok_or(Refusal::Unresolved)?;
             match self.transmit_parts(to, to_addr, parts, false) {
                 // Kept until the network takes it.

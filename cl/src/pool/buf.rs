@@ -1,4 +1,5 @@
 use super::{Foreign, HEADROOM, Shared, cache};
+use crate::streaming::{self, STREAMING_MIN};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -158,6 +159,21 @@ impl Buf {
     #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
         self.spare_mut(bytes.len()).copy_from_slice(bytes);
+        self.grow(bytes.len());
+    }
+
+    /// As [`Buf::extend_from_slice`], for contents that another processor reads next: a message to a peer that shares memory.
+    /// Long ones go past this processor's caches then, which is faster for both sides. Not for what the kernel sends over a
+    /// network, or this processor looks at soon.
+    ///
+    /// # Panics
+    /// If the tailroom is less.
+    #[inline]
+    pub fn extend_streaming(&mut self, bytes: &[u8]) {
+        if bytes.len() < STREAMING_MIN {
+            return self.extend_from_slice(bytes);
+        }
+        streaming::copy(self.spare_mut(bytes.len()), bytes);
         self.grow(bytes.len());
     }
 

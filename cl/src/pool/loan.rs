@@ -44,7 +44,7 @@ impl Loans {
         }
         match self.pool.alloc(buf.len()) {
             Ok(mut own) => {
-                own.extend_from_slice(&buf);
+                own.extend_streaming(&buf);
                 Ok((own, true))
             }
             Err(_) => Err(buf),

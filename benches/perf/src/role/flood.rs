@@ -79,7 +79,7 @@ impl Source {
         let now = Instant::now();
         Source {
             to,
-            messages: Messages::new(case.size, case.contents),
+            messages: Messages::new(case),
             window: u64::from(case.window.max(1)),
             effort: case.effort,
             part: Part::WarmUp,
@@ -261,7 +261,7 @@ impl Sink {
     /// A receiver for `case`; the senders are `first` and those whose principals follow.
     pub fn new(case: &Case, first: PeerId) -> Sink {
         Sink {
-            messages: Messages::new(case.size, case.contents),
+            messages: Messages::new(case),
             numbered: case.size >= super::NUMBER_LEN,
             credit_every: u64::from((case.window / CREDITS_PER_WINDOW).max(1)),
             first,

@@ -10,7 +10,7 @@ mod ping;
 pub use flood::{Sink, Source};
 pub use ping::{Echo, Pinger};
 
-use crate::case::{Contents, Effort};
+use crate::case::{Case, Contents, Effort, Transport};
 use crate::party::Party;
 use crate::stats::Figures;
 use cl::Buf;
@@ -66,6 +66,8 @@ struct Messages {
     /// The application's own memory, if contents are copied.
     from: Vec<u8>,
     into: Vec<u8>,
+    /// Whether the peer shares memory, so that what is copied into a buffer is next read by another processor.
+    shared: bool,
     /// Small ones are handed over so many at a time, one behind the other.
     many: Vec<u8>,
 }
@@ -79,11 +81,13 @@ pub const SMALL_COPY_MAX: usize = 1024;
 const NUMBER_LEN: usize = 8;
 
 impl Messages {
-    fn new(size: usize, contents: Contents) -> Messages {
+    fn new(case: &Case) -> Messages {
+        let Case { size, contents, .. } = *case;
         let own = if contents == Contents::Copied { size } else { 0 };
         // Not zero: pages never written are all the same one.
         let many = if own <= SMALL_COPY_MAX { own * MANY as usize } else { 0 };
-        Messages { size, contents, from: vec![1; own], into: vec![1; own], many: vec![1; many] }
+        let shared = case.transport == Transport::Shm;
+        Messages { size, contents, shared, from: vec![1; own], into: vec![1; own], many: vec![1; many] }
     }
 
     /// A message that says it is number `n`, or `None` if there is no buffer now.
@@ -98,7 +102,10 @@ impl Messages {
             }
             Contents::Copied => {
                 self.from[..number.len()].copy_from_slice(number);
-                buf.extend_from_slice(&self.from);
+                match self.shared {
+                    true => buf.extend_streaming(&self.from),
+                    false => buf.extend_from_slice(&self.from),
+                }
             }
         }
         Some(buf)

@@ -52,7 +52,7 @@ impl Pinger {
         let now = Instant::now();
         Pinger {
             to,
-            messages: Messages::new(case.size, case.contents),
+            messages: Messages::new(case),
             effort: case.effort,
             part: Part::WarmUp,
             goal: Goal::new(case.effort.warm_up(), now),
@@ -205,7 +205,7 @@ pub struct Echo {
 impl Echo {
     /// The other player for `case`.
     pub fn new(case: &Case) -> Echo {
-        Echo { messages: Messages::new(case.size, case.contents), held: None }
+        Echo { messages: Messages::new(case), held: None }
     }
 
     #[inline]

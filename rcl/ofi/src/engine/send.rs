@@ -141,7 +141,11 @@ impl Engine {
     fn send_now(&mut self, peer: u32, head: Head, area: &Area) -> Begun {
         let mut buf = self.net.alloc(HEAD_LEN + area.len()).map_err(|_| FI_EAGAIN)?;
         buf.extend_from_slice(&head.to_bytes());
-        area.slices().for_each(|slice| buf.extend_from_slice(slice));
+        match self.peers[peer as usize].can_pull {
+            // It shares memory with us.
+            true => area.slices().for_each(|slice| buf.extend_streaming(slice)),
+            false => area.slices().for_each(|slice| buf.extend_from_slice(slice)),
+        }
         self.transmit_now(peer, buf)
     }
 
