@@ -48,7 +48,19 @@ fn mistakes_are_told_with_the_next_step() {
     perf("").failed_saying(&["<lat|bw|rate|incast|table>"]);
     perf("latency").failed_saying(&["lat, bw, rate, incast, table"]);
     perf("lat --size 8,x").failed_saying(&["\"x\" is no size", "1K-64K"]);
-    for bad in ["lat --size 8,x", "lat --cores 0", "lat --window 7", "table --size 8", "lat --senders 7"] {
+    for bad in [
+        "lat --size 8,x",
+        "lat --size 8-",
+        "lat --cores 0",
+        "lat --cores 0,100000",
+        "lat --window 0",
+        "lat --window 7",
+        "lat --senders 7",
+        "lat --transport shm --veth",
+        "incast --park",
+        "incast --against ucx --size 8",
+        "table --size 8",
+    ] {
         assert_eq!(perf(bad).code, 2, "{bad}: as for any command line that is wrong");
     }
     perf("lat --layer mmm").failed_saying(&["\"mmm\" is none of cl, rcl, mml, mml-unr"]);

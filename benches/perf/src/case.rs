@@ -146,6 +146,17 @@ pub struct Case {
     pub faults: Option<Injection>,
 }
 
+/// The receiver gives credit four times in a window: often enough that the sender need not stop, seldom
+/// enough that credits cost little.
+const CREDITS_PER_WINDOW: u32 = 4;
+
+impl Case {
+    /// Messages of a sender for which the receiver gives credit at once.
+    pub fn messages_per_credit(&self) -> u32 {
+        (self.window / CREDITS_PER_WINDOW).max(1)
+    }
+}
+
 /// Bytes under way that a window should not exceed by default: what a socket's buffer of the usual 208 KiB
 /// holds, so that nothing is lost for want of room.
 const BYTES_UNDER_WAY: usize = 128 << 10;

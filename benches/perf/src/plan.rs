@@ -183,7 +183,7 @@ impl Plan {
         }
         for result in &mut results {
             result.median = Figures::median(&result.runs);
-            result.doubtful = result.median.doubtful();
+            result.doubtful = result.median.doubtful(&result.case);
         }
         let versions = self.versions(peers);
         let compared = self.comparisons.iter().map(|c| Compared::new(c, &results)).collect();

@@ -1,5 +1,6 @@
 //! Figures: of one run, and of several runs together.
 
+use crate::case::Case;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -104,12 +105,17 @@ impl Figures {
         self.values()[Figures::NAMES.iter().position(|n| *n == name)?]
     }
 
-    /// The percentiles among them that rest on few samples: by chance they may be anything.
-    pub fn doubtful(&self) -> Vec<&'static str> {
+    /// Those among them, of `case`, that rest on few samples: by chance they may be anything.
+    pub fn doubtful(&self, case: &Case) -> Vec<&'static str> {
         let few = |(name, beyond): &(&'static str, f64)| {
             self.get(name).is_some() && self.samples.is_some_and(|samples| samples * beyond < BEYOND_MIN)
         };
-        PERCENTILES.iter().filter(|percentile| few(percentile)).map(|(name, _)| *name).collect()
+        let percentiles = PERCENTILES.iter().filter(|percentile| few(percentile)).map(|(name, _)| *name);
+        // Rates are known by credits, so that of the slowest sender to one of these.
+        let of_slowest =
+            self.fairness.zip(self.samples).map(|(part, all)| all / f64::from(case.senders) * part);
+        let rough = of_slowest.is_some_and(|n| n / f64::from(case.messages_per_credit()) < BEYOND_MIN);
+        percentiles.chain(rough.then_some("fairness")).collect()
     }
 
     /// Of every figure the median over the runs that have it.
@@ -213,13 +219,33 @@ mod tests {
     fn percentiles_of_few_samples_are_doubtful() {
         let of = |samples| {
             let [p50_ns, p99_ns, p999_ns] = [Some(1.0); 3];
-            Figures { p50_ns, p99_ns, p999_ns, samples, ..Figures::default() }.doubtful()
+            Figures { p50_ns, p99_ns, p999_ns, samples, ..Figures::default() }.doubtful(&incast())
         };
         assert_eq!(of(Some(10_000.0)), Vec::<&str>::new());
         assert_eq!(of(Some(9_999.0)), ["p999_ns"]);
         assert_eq!(of(Some(999.0)), ["p99_ns", "p999_ns"]);
         assert_eq!(of(Some(19.0)), ["p50_ns", "p99_ns", "p999_ns"]);
         assert_eq!(of(None), Vec::<&str>::new(), "nobody knows");
+    }
+
+    /// Of 4 senders, with a credit for every 8 messages.
+    fn incast() -> Case {
+        let mut subjects = crate::table::quick().subjects.into_iter();
+        let any = *subjects.next().expect("there are some").case();
+        Case { workload: crate::case::Workload::Incast, senders: 4, window: 32, ..any }
+    }
+
+    #[test]
+    fn fairness_is_doubtful_if_the_slowest_sender_got_few_credits() {
+        let of = |samples, fairness| {
+            Figures { samples: Some(samples), fairness: Some(fairness), ..Figures::default() }
+                .doubtful(&incast())
+        };
+        assert_eq!(of(320.0, 1.0), Vec::<&str>::new());
+        assert_eq!(of(640.0, 0.5), Vec::<&str>::new());
+        assert_eq!(of(640.0, 0.4), ["fairness"]);
+        assert_eq!(of(300.0, 1.0), ["fairness"]);
+        assert_eq!(of(1e9, 0.0), ["fairness"], "one got nothing through");
     }
 
     #[test]

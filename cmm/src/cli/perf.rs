@@ -207,7 +207,10 @@ pub(super) fn perf(args: &PerfArgs) -> Outcome {
     if let Some(cores) = args.cores {
         place.cores = cores.map(Some);
     }
+    supported::processors(&place).map_err(Failure::usage)?;
     for case in plan.subjects.iter().map(Subject::case) {
+        // What was asked for together cannot be, on any machine; the place and the environment are another matter.
+        supported::case(case).map_err(Failure::usage)?;
         supported::at(case, &place)?;
         supported::in_environment(case)?;
     }
@@ -286,6 +289,9 @@ fn plan(args: &PerfArgs, peers: &Peers) -> Result<Plan, Failure> {
                 Ok(()) => {}
                 // Nobody has asked for this size.
                 Err(PeerError::TooLong { .. }) if args.size.is_none() => continue,
+                Err(error @ (PeerError::Incomparable { .. } | PeerError::TooLong { .. })) => {
+                    return Err(Failure::usage(error.to_string()));
+                }
                 Err(error) => return Err(error.to_string().into()),
             }
             for metric in Metric::of(workload) {

@@ -50,7 +50,7 @@ pub struct Results {
     pub median: Figures,
     /// What was done on purpose to the datagrams of both sides, in all rounds.
     pub injected: Injected,
-    /// The percentiles that rest on few samples, by their names in [`Figures::NAMES`].
+    /// The figures that rest on few samples, by their names in [`Figures::NAMES`].
     pub doubtful: Vec<&'static str>,
     /// Why it was not measured, or not to the end.
     pub error: Option<String>,

@@ -129,8 +129,9 @@ pub(super) fn name(result: &Results) -> String {
 }
 
 /// What is said about figures that are marked by [`doubt`].
-pub(super) const DOUBT: &str = "? Fewer than 10 samples a run lie beyond this percentile: by chance it may be anything. \
-                                A longer --time, or more --iters, gives more.";
+pub(super) const DOUBT: &str = "? Fewer than 10 samples a run lie beyond this percentile, or fewer than 10 credits came \
+                                for the slowest sender: by chance it may be anything. A longer --time, or more --iters, \
+                                gives more.";
 
 /// The mark of a figure that rests on few samples.
 pub(super) fn doubt(doubtful: bool) -> &'static str {
@@ -169,7 +170,8 @@ fn row(result: &Results) -> Vec<String> {
             row.push(figures.bandwidth.map_or("-".to_owned(), |b| format!("{:.2}", b / 1e9)));
             row.push(part(figures.loss));
             if workload == Workload::Incast {
-                row.push(figures.fairness.map_or("-".to_owned(), |f| format!("{f:.2}")));
+                let mark = doubt(result.doubtful.contains(&"fairness"));
+                row.push(figures.fairness.map_or("-".to_owned(), |f| format!("{f:.2}{mark}")));
             }
         }
     }

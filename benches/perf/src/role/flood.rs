@@ -11,9 +11,6 @@ use std::time::Instant;
 const TICKS_UNTIL_LOST: u32 = 4;
 /// After the last message, credit for it is awaited for so many ticks (100 ms).
 const TICKS_UNTIL_OVER: u32 = 20;
-/// The receiver gives credit four times in a window: often enough that the sender need not stop, seldom
-/// enough that credits cost little.
-const CREDITS_PER_WINDOW: u32 = 4;
 
 /// What a receiver tells a sender, as a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -263,7 +260,7 @@ impl Sink {
         Sink {
             messages: Messages::new(case),
             numbered: case.size >= super::NUMBER_LEN,
-            credit_every: u64::from((case.window / CREDITS_PER_WINDOW).max(1)),
+            credit_every: u64::from(case.messages_per_credit()),
             first,
             senders: vec![Sender::default(); case.senders as usize],
         }
