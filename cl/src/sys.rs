@@ -55,6 +55,20 @@ pub(crate) fn set_socket_buffers(socket: &socket2::Socket, bytes: usize) -> io::
     Ok(())
 }
 
+/// How many datagrams a socket has had no room for, or refused, so far.
+pub(crate) fn datagrams_dropped(socket: &impl AsRawFd) -> io::Result<u32> {
+    /// The place of this count among those that the kernel tells (Linux 4.12); it is the last one.
+    const DROPS: usize = libc::SK_MEMINFO_DROPS as usize;
+    let mut counts = [0_u32; DROPS + 1];
+    let mut size = size_of_val(&counts) as libc::socklen_t;
+    let into = counts.as_mut_ptr().cast();
+    // SAFETY: the kernel writes at most `size` bytes, which is what there is room for.
+    check(unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, into, &raw mut size)
+    })?;
+    Ok(counts[DROPS])
+}
+
 /// Waits until the other end of a pipe is closed. False if it is not within `limit`.
 pub(crate) fn hangs_up_within(pipe: &std::io::PipeReader, limit: Duration) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -8,7 +8,7 @@ pub(crate) mod ofi;
 pub(crate) mod provider;
 mod receive;
 mod ring;
-mod socket;
+pub(crate) mod socket;
 mod udp;
 mod uring;
 pub(crate) mod xdp;

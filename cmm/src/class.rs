@@ -28,6 +28,8 @@ pub enum Class {
     GroupReply = 10,
     /// From an agent to the backup managers: heartbeats of its group.
     GroupBundle = 11,
+    /// From a manager to who sends it heartbeats: at which port it looks for them as datagrams.
+    HeartbeatWay = 12,
 }
 
 impl Class {
@@ -46,6 +48,7 @@ impl Class {
             Status,
             GroupReply,
             GroupBundle,
+            HeartbeatWay,
         ]
         .into_iter()
         .find(|c| *c as u8 == byte)
@@ -84,7 +87,7 @@ mod tests {
             }
         }
         assert_eq!(Class::of(10), Some(Class::GroupReply));
-        assert_eq!(Class::of(12), None);
+        assert_eq!(Class::of(13), None);
         assert_eq!(Class::of(0), None);
         assert_eq!(priority_of(b"no session frame"), Priority::High);
     }

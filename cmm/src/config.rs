@@ -1,6 +1,6 @@
 //! `cluster.toml`: what a site decides about its cluster.
 
-use cmm_core::heartbeat::Tree;
+use cmm_core::heartbeat::{Tree, looking_period};
 use cmm_core::identity::NodeId;
 use cmm_core::manager::ManagerConfig;
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ pub struct Config {
     /// and not of N.
     #[serde(default = "heartbeat_tree_nodes")]
     pub heartbeat_tree_nodes: u32,
-    /// A node silent for this long is suspected, milliseconds; at least two heartbeats, and where agents bundle eight.
+    /// A node silent for this long is suspected, milliseconds; at least four heartbeats, and where agents bundle ten.
     #[serde(default = "suspect_after")]
     pub suspect_after_ms: u64,
     /// A suspected node that does not answer for this long is dead, milliseconds.
@@ -194,8 +194,9 @@ impl Config {
             }
         };
         range("heartbeat_ms", self.heartbeat_ms, 10, 60_000)?;
-        // Each of two bundlings takes up to a period, and one heartbeat in three arrives if two bundlers of a group do not work.
-        let heartbeats = if self.heartbeat_tree().is_some() { 8 } else { 2 };
+        // A heartbeat waits up to a period for a backup to look for it, and again at the next manager, and one may be lost. Where
+        // agents bundle it waits once more, and one in three arrives if two bundlers of a group do not work.
+        let heartbeats = if self.heartbeat_tree().is_some() { 10 } else { 4 };
         range("suspect_after_ms", self.suspect_after_ms, heartbeats * self.heartbeat_ms, 3_600_000)?;
         range("ping_timeout_ms", self.ping_timeout_ms, 10, 3_600_000)?;
         range("request_timeout_ms", self.request_timeout_ms, 50, 60_000)?;
@@ -237,6 +238,18 @@ impl Config {
     /// The name of this cluster's process groups, unlike every other cluster's on the machine.
     pub fn process_group(&self) -> String {
         format!("{}-{}", self.name, self.id)
+    }
+
+    /// How often a manager looks for heartbeats.
+    pub fn looking(&self) -> Duration {
+        looking_period(self.heartbeat(), self.suspect_after())
+    }
+
+    /// Heartbeats, and bundles of them, that reach a manager between two looks at most: if the other backup is dead, every
+    /// agent's, and less than as many bundles.
+    pub fn heartbeats_in_a_look(&self) -> usize {
+        let each = self.looking().as_nanos().div_ceil(self.heartbeat().as_nanos());
+        2 * self.nodes.len() * usize::try_from(each).expect("a few")
     }
 
     /// How long the managers may be silent before the hardcore resets the cluster.

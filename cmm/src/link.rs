@@ -4,18 +4,19 @@
 use crate::class::Class;
 use crate::keys::{GroupKeys, Keyring};
 use crate::layout::Layout;
+use crate::tags::TagKeys;
 use cl::Received;
 use cl::runtime::{Core, TimerId};
 use cl_base::{Incarnation, PeerId, Time, codec};
 use cmm_core::api::{Answer, Notice, Op};
 use cmm_core::bootstrap::Decision;
 use cmm_core::heartbeat::TAG_DOMAIN;
+use cmm_core::heartbeat::datagram::DATAGRAM_DOMAIN;
 use cmm_core::identity::{NodeId, Role, manager_node};
 use mml::{Delivery, Event, Sequence, TagKey};
 use replication_proto::{Client, ClientEffect, SubmitError, Ticket};
-use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
-use std::collections::hash_map::Entry;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The timer that a daemon must hand to [`Link::on_timer`].
@@ -85,8 +86,10 @@ pub struct Link {
     request_timeout: Duration,
     group: Option<Group>,
     incoming: VecDeque<Incoming>,
-    /// Of the agents' heartbeats, by the other party; as many at most as the roster has principals.
-    heartbeat_keys: FxHashMap<PeerId, TagKey>,
+    /// Of the agents' heartbeats.
+    heartbeat_keys: TagKeys,
+    /// Of the datagrams that heartbeats travel in.
+    datagram_keys: TagKeys,
 }
 
 impl Link {
@@ -115,7 +118,8 @@ impl Link {
             request_timeout,
             group: None,
             incoming: VecDeque::new(),
-            heartbeat_keys: FxHashMap::default(),
+            heartbeat_keys: TagKeys::new(TAG_DOMAIN),
+            datagram_keys: TagKeys::new(DATAGRAM_DOMAIN),
         })
     }
 
@@ -185,6 +189,7 @@ impl Link {
                 let (now, roster) = (cx.now(), self.keyring.roster());
                 self.mml.set_roster(cx.endpoint_mut(), now, self.keyring.own(), &roster);
                 self.heartbeat_keys.clear();
+                self.datagram_keys.clear();
                 tracing::info!(principals = roster.len(), "the changed roster is taken up");
                 self.settle(cx);
             }
@@ -231,22 +236,28 @@ impl Link {
     /// A tag over a heartbeat for each manager, which it can verify however the heartbeat reaches it.
     pub fn heartbeat_tags(&mut self, beat: &[u8]) -> Vec<(PeerId, [u8; 16])> {
         let managers = self.group.as_ref().map_or(&[][..], |group| &group.members);
-        let tag = |manager: &PeerId| {
-            let key = match self.heartbeat_keys.entry(*manager) {
-                Entry::Occupied(key) => key.into_mut(),
-                Entry::Vacant(place) => place.insert(self.mml.tag_key_to(*manager, TAG_DOMAIN)?),
-            };
-            Some((*manager, key.tag(beat)))
-        };
-        managers.iter().filter_map(tag).collect()
+        let (keys, mml) = (&mut self.heartbeat_keys, &self.mml);
+        managers.iter().filter_map(|manager| Some((*manager, keys.to(mml, *manager)?.tag(beat)))).collect()
     }
 
-    /// The key of the tags of `agent`'s heartbeats for us. It is kept: managers ask for it again and again.
+    /// The key of the tags of `agent`'s heartbeats for us.
     pub fn heartbeat_key_from(&mut self, agent: PeerId) -> Option<&TagKey> {
-        match self.heartbeat_keys.entry(agent) {
-            Entry::Occupied(key) => Some(key.into_mut()),
-            Entry::Vacant(place) => Some(place.insert(self.mml.tag_key_from(agent, TAG_DOMAIN)?)),
-        }
+        self.heartbeat_keys.from(&self.mml, agent)
+    }
+
+    /// The key of datagrams with heartbeats from us to `peer`.
+    pub fn datagram_key_to(&mut self, peer: PeerId) -> Option<&TagKey> {
+        self.datagram_keys.to(&self.mml, peer)
+    }
+
+    /// The key of datagrams with heartbeats from `peer` to us.
+    pub fn datagram_key_from(&mut self, peer: PeerId) -> Option<&TagKey> {
+        self.datagram_keys.from(&self.mml, peer)
+    }
+
+    /// Where the roster says that `peer` is, if it is a member.
+    pub fn roster_address(&self, peer: PeerId) -> Option<SocketAddr> {
+        self.keyring.roster().get(peer.principal)?.address
     }
 
     /// Takes a message from the endpoint.

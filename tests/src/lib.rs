@@ -11,7 +11,7 @@ mod programs;
 
 pub use cluster::{Cluster, Manager, Options, Status};
 pub use command::{Finished, Started, run};
-pub use processes::{Process, cpu_time};
+pub use processes::{Process, cpu_time, udp_sockets};
 pub use programs::{Mpi, ghidrah, imb, mpi_program, mpich5_libraries, python, repository};
 
 use std::io::Write;

@@ -1,7 +1,9 @@
 //! What runs on the machine, from /proc.
 
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -55,6 +57,26 @@ pub(crate) fn control_groups(group: &str) -> Vec<PathBuf> {
         (kind == "cgroup2").then(|| Path::new(directory).join(format!("ghidrah-{group}")))
     });
     directories.filter(|d| d.exists()).collect()
+}
+
+/// Where the UDP sockets of a process over IPv4 are bound.
+pub fn udp_sockets(pid: u32) -> Vec<SocketAddr> {
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let ours: BTreeSet<String> = links
+        .filter_map(|fd| {
+            let target = fs::read_link(fd.path()).ok()?;
+            Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+        })
+        .collect();
+    let table = fs::read_to_string(format!("/proc/{pid}/net/udp")).unwrap_or_default();
+    let bound = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (ip, port) = fields.get(1)?.split_once(':')?;
+        let at = |ip: u32, port| SocketAddr::from((ip.to_ne_bytes(), port));
+        let socket = at(u32::from_str_radix(ip, 16).ok()?, u16::from_str_radix(port, 16).ok()?);
+        ours.contains(*fields.get(9)?).then_some(socket)
+    };
+    table.lines().filter_map(bound).collect()
 }
 
 /// The processor time that these processes' living threads have used so far.

@@ -15,9 +15,11 @@
 //! bundle      beats x (beat 21 | tag 16)                from a backup to one manager
 //! beat        node 4 | incarnation 8 | number 8 | routing 1, little-endian
 //! ```
-//! What a bundler sends to the backups is in [`bundler`].
+//! What a bundler sends to the backups is in [`bundler`]. All of it travels in [`datagram`]s that the managers look for once in a
+//! period, or in sessions if there are none.
 
 pub mod bundler;
+pub mod datagram;
 mod monitor;
 pub mod route;
 mod slots;
@@ -27,7 +29,7 @@ pub mod tree;
 pub use bundler::Bundler;
 pub use monitor::{Monitor, Suppressor};
 pub use route::{Routing, Sender, Way};
-pub use slots::{agent_slot, manager_slot};
+pub use slots::{agent_slot, looking_period, manager_slot};
 pub use trails::ACCUSERS;
 pub use tree::Tree;
 
@@ -40,8 +42,10 @@ pub const TAG_DOMAIN: &str = "ghidrah heartbeat v3";
 pub const BEAT_BYTES: usize = 21;
 const TAG_BYTES: usize = 16;
 const ENTRY_BYTES: usize = BEAT_BYTES + TAG_BYTES;
-/// Heartbeats in one bundle; more agents than this send bundles in parts. 9 KiB, so that one that is lost takes
-/// few others with it, and the cost of a message is shared by many.
+/// Bytes of a bundle that is sent; of more heartbeats there are several. One that is lost takes few heartbeats with it, and the
+/// cost of a message is shared by many.
+pub const BUNDLE_BYTES: usize = datagram::DATAGRAM_MAX - datagram::OVERHEAD;
+/// Heartbeats that are looked at in a bundle: those of a former version were as long.
 pub const BUNDLE_MAX: usize = 256;
 /// Managers that a heartbeat has tags for; groups have 3f+1 members with f of one or two.
 const TAGS_MAX: usize = 16;

@@ -3,11 +3,13 @@
 use crate::class::Class;
 use crate::config::Config;
 use crate::daemon;
+use crate::heartbeats::Ways;
 use crate::link::Link;
 use cl::runtime::Core;
-use cl_base::{Incarnation, PeerId};
+use cl_base::{Incarnation, PeerId, Time};
 use cmm_core::heartbeat::{Bundler, Heartbeat, Sender, Way};
 use cmm_core::identity::{NodeId, Role};
+use std::net::IpAddr;
 
 /// A test-only fault: with this variable set to `nodeN`, the agent of node N keeps back every heartbeat of others that it is
 /// to bundle. It is part of the shipped binary, so that what is tested is what is shipped.
@@ -20,14 +22,20 @@ pub(super) struct Beats {
     /// Where agents bundle.
     bundler: Option<Bundler>,
     suppresses: bool,
+    ways: Ways,
 }
 
 impl Beats {
-    /// Those of this life of `node`.
+    /// Those of this life of `node`, which leave from `ip`.
     ///
     /// # Errors
     /// If the environment asks for an unknown fault.
-    pub(super) fn new(config: &Config, node: NodeId, incarnation: Incarnation) -> Result<Beats, String> {
+    pub(super) fn new(
+        config: &Config,
+        node: NodeId,
+        incarnation: Incarnation,
+        ip: IpAddr,
+    ) -> Result<Beats, String> {
         let tree = config.heartbeat_tree();
         let sender = Sender::new(node, incarnation, tree.as_ref());
         let bundler = tree.map(|tree| Bundler::new(node, tree));
@@ -40,7 +48,7 @@ impl Beats {
         if suppresses {
             tracing::warn!("TEST: this agent keeps back the heartbeats that it is to bundle");
         }
-        Ok(Beats { node, sender, bundler, suppresses })
+        Ok(Beats { node, sender, bundler, suppresses, ways: Ways::open(ip) })
     }
 
     /// A heartbeat has come to be bundled.
@@ -51,6 +59,16 @@ impl Beats {
         {
             bundler.collect(heartbeat);
         }
+    }
+
+    /// A manager says which way it wants heartbeats.
+    pub(super) fn on_way(&mut self, now: Time, link: &Link, from: PeerId, body: &[u8]) {
+        self.ways.on_told(now, link, from, body);
+    }
+
+    /// The session with `peer` has ended.
+    pub(super) fn on_down(&mut self, peer: PeerId) {
+        self.ways.forget(peer);
     }
 
     /// The managers ask whether we live.
@@ -73,21 +91,22 @@ impl Beats {
         }
         let (beat, way) = self.sender.next_beat();
         let heartbeat = Heartbeat { beat, tags: link.heartbeat_tags(&beat.to_bytes()) };
-        let to = match (way, &mut self.bundler) {
+        match (way, &mut self.bundler) {
             (Way::Bundler(node), Some(bundler)) if node == self.node => {
-                bundler.collect(heartbeat.clone());
-                None
+                bundler.collect(heartbeat);
             }
-            (Way::Bundler(node), _) => Some(Role::Agent(node).peer()),
-            (Way::Backup, _) => Some(backups[(beat.number % backups.len() as u64) as usize]),
-        };
-        if let Some(to) = to {
-            link.send(cx, to, Class::Heartbeat, &heartbeat.to_bytes());
+            (Way::Bundler(node), _) => {
+                link.send(cx, Role::Agent(node).peer(), Class::Heartbeat, &heartbeat.to_bytes());
+            }
+            (Way::Backup, _) => {
+                let to = backups[(beat.number % backups.len() as u64) as usize];
+                self.ways.send(cx, link, to, Class::Heartbeat, &heartbeat.to_bytes());
+            }
         }
         let Some(bundler) = &mut self.bundler else { return };
         // To all of them: a backup that forwards nothing then keeps nothing from the others.
         for bundle in bundler.take_bundles(link.managers()) {
-            backups.iter().for_each(|backup| link.send(cx, *backup, Class::GroupBundle, &bundle));
+            backups.iter().for_each(|backup| self.ways.send(cx, link, *backup, Class::GroupBundle, &bundle));
         }
     }
 }

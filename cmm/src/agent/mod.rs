@@ -79,7 +79,7 @@ pub fn run(options: &AgentOptions) -> Result<(), String> {
         node,
         incarnation,
         cores,
-        beats: Beats::new(&config, node, incarnation)?,
+        beats: Beats::new(&config, node, incarnation, daemon::address(&keyring, role)?.ip())?,
         election: Election::new(&layout, &config, &keyring, node, incarnation)?,
         jobs: Jobs::new(&config, &keyring, node),
         manager: ManagerProcess::new(layout.clone(), node),
@@ -212,6 +212,9 @@ impl Agent {
                 self.election.on_message(cx.now(), from, &body);
             }
             Incoming::Message { from, class: Class::Heartbeat, body } => self.beats.on_message(from, &body),
+            Incoming::Message { from, class: Class::HeartbeatWay, body } => {
+                self.beats.on_way(cx.now(), &self.link, from, &body);
+            }
             Incoming::Message { from, class: Class::Locate, .. } => {
                 if let Some(decision) = self.link.decision() {
                     let bytes = codec::encode(decision);
@@ -234,6 +237,7 @@ impl Agent {
                 *self.outvoted.entry(manager).or_default() += 1;
             }
             Incoming::Up(peer) if peer == Role::Hardcore.peer() => self.election.hardcore_reached(cx.now()),
+            Incoming::Down(peer) => self.beats.on_down(peer),
             Incoming::Delivered(peer, sequence) => self.jobs.delivered(cx, &mut self.link, peer, sequence),
             Incoming::Failed(peer, sequence) => self.jobs.failed(cx, &mut self.link, peer, sequence),
             _ => {}

@@ -7,6 +7,7 @@ mod replica;
 use crate::class::{self, Class};
 use crate::config::Config;
 use crate::daemon;
+use crate::heartbeats::{Inbox, Ways};
 use crate::keys::Keyring;
 use crate::layout::Layout;
 use crate::link::{Incoming, LINK_TIMER, Link};
@@ -94,17 +95,23 @@ pub fn run(options: &ManagerOptions) -> Result<(), String> {
         .register(&signals, Interest::READABLE)
         .map_err(|e| format!("cannot watch for signals: {e}"))?;
     let replica = Replicated::open(&layout, &config, &keyring, &decision, options, now)?;
+    let ip = daemon::address(&keyring, role)?.ip();
+    // Injected faults are for heartbeats, too, and do not reach their datagrams.
+    let unharmed = runtime.core().endpoint().faults().is_none();
     let link = Link::new(keyring, role.peer(), Incarnation(now.as_nanos()), config.request_timeout())?;
     let service = Daemon {
         node: options.node,
         started: now,
-        period: config.heartbeat(),
+        heartbeat: config.heartbeat(),
+        period: config.looking(),
         suspect_after: config.suspect_after(),
         monitor: match config.heartbeat_tree() {
             Some(tree) => Monitor::with_tree(config.suspect_after(), tree),
             None => Monitor::new(config.suspect_after()),
         },
         forged: 0,
+        inbox: Inbox::open(unharmed.then_some(ip), config.heartbeats_in_a_look()),
+        ways: Ways::open(ip),
         last_period: now,
         last_alive: Time::ZERO,
         layout,
@@ -121,11 +128,16 @@ pub fn run(options: &ManagerOptions) -> Result<(), String> {
 struct Daemon {
     node: NodeId,
     started: Time,
+    /// The agents' period, and ours, in which we look for their heartbeats.
+    heartbeat: Duration,
     period: Duration,
     suspect_after: Duration,
     monitor: Monitor,
     /// Heartbeats in bundles that were not their nodes', as far as it was said.
     forged: u64,
+    /// Heartbeats that wait for the end of the period, and how those that are forwarded reach the others.
+    inbox: Inbox,
+    ways: Ways,
     last_period: Time,
     last_alive: Time,
     layout: Layout,
@@ -152,7 +164,7 @@ impl Service for Daemon {
         let decision = self.decision.clone();
         self.link.adopt(cx, &decision);
         self.link.connect(cx, Role::Hardcore.peer());
-        cx.set_timer(manager_slot(cx.now(), self.period), PERIOD);
+        cx.set_timer(self.next_period(cx.now()), PERIOD);
         self.settle(cx);
     }
 
@@ -217,32 +229,39 @@ impl Daemon {
     fn on_incoming(&mut self, cx: &mut Cx, incoming: Incoming) {
         match incoming {
             Incoming::Replication { from, body } => self.replica.on_message(cx.now(), from, &body),
-            Incoming::Message { from, class: Class::Heartbeat, body } => {
-                if let Some(heartbeat) = Heartbeat::read(&body)
-                    && daemon::agent_node(from) == Some(heartbeat.beat.node)
-                    && self.monitor.heard(cx.now(), &heartbeat.beat)
-                {
-                    self.monitor.collect(heartbeat);
-                }
+            Incoming::Message { from, class: Class::HeartbeatWay, body } => {
+                self.ways.on_told(cx.now(), &self.link, from, &body);
             }
-            Incoming::Message { from, class: Class::HeartbeatBundle, body }
-                if manager_node(from).is_some() =>
-            {
-                self.on_bundle(cx, &body);
-            }
-            Incoming::Message { from, class: Class::GroupBundle, body }
-                if daemon::agent_node(from).is_some() =>
-            {
-                self.on_group_bundle(cx, from, &body);
-            }
+            Incoming::Down(peer) => self.ways.forget(peer),
             Incoming::Message { from, class: Class::Status, .. } => {
                 let status = codec::encode(&self.status());
                 self.link.send(cx, from, Class::Status, &status);
+            }
+            Incoming::Message { from, class, body } if self.on_heartbeats(cx, from, class, &body) => {
+                self.inbox.offer(cx, &mut self.link, from);
             }
             Incoming::Answered(_, Err(refusal)) => tracing::error!(%refusal, "the group refuses"),
             Incoming::Outvoted(node) => tracing::warn!(%node, "a manager was outvoted"),
             _ => {}
         }
+    }
+
+    /// Takes a heartbeat or a bundle of some; false if it is neither, or not from whom such may come.
+    fn on_heartbeats(&mut self, cx: &mut Cx, from: PeerId, class: Class, body: &[u8]) -> bool {
+        match class {
+            Class::Heartbeat => {
+                let heartbeat = Heartbeat::read(body);
+                let own = |h: &Heartbeat| daemon::agent_node(from) == Some(h.beat.node);
+                let Some(heartbeat) = heartbeat.filter(own) else { return false };
+                if self.monitor.heard(cx.now(), &heartbeat.beat) {
+                    self.monitor.collect(heartbeat);
+                }
+            }
+            Class::HeartbeatBundle if manager_node(from).is_some() => self.on_bundle(cx, body),
+            Class::GroupBundle if daemon::agent_node(from).is_some() => self.on_group_bundle(cx, from, body),
+            _ => return false,
+        }
+        true
     }
 
     fn on_bundle(&mut self, cx: &mut Cx, body: &[u8]) {
@@ -265,19 +284,28 @@ impl Daemon {
         self.forged += forged;
     }
 
-    /// The end of a heartbeat period: bundles go out, silent nodes are suspected (7.1.5).
+    /// When the period after `now` ends.
+    fn next_period(&self, now: Time) -> Time {
+        let forwards = self.replica.status().role == replication_proto::Role::Backup;
+        manager_slot(now, self.heartbeat, self.period, forwards)
+    }
+
+    /// The end of a period: what has arrived is looked at, bundles go out, silent nodes are suspected (7.1.5).
     fn on_period(&mut self, cx: &mut Cx) {
         let now = cx.now();
-        cx.set_timer(manager_slot(now, self.period), PERIOD);
+        cx.set_timer(self.next_period(now), PERIOD);
         // A manager that was itself held up for long heard nobody; that says nothing of them.
         if now.saturating_since(self.last_period) > self.suspect_after {
             self.monitor.forgive(now);
         }
         self.last_period = now;
+        for (from, class, body) in self.inbox.look(cx, &mut self.link) {
+            self.on_heartbeats(cx, from, class, &body);
+        }
         let me = self.link.me();
         let others: Vec<_> = self.link.managers().iter().copied().filter(|m| *m != me).collect();
         for (manager, bundle) in self.monitor.take_bundles(&others) {
-            self.link.send(cx, manager, Class::HeartbeatBundle, &bundle);
+            self.ways.send(cx, &mut self.link, manager, Class::HeartbeatBundle, &bundle);
         }
         if now.saturating_since(self.last_alive) >= ALIVE_PERIOD {
             self.last_alive = now;

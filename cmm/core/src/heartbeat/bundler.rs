@@ -5,7 +5,7 @@
 //! ```
 
 use super::tree::Tree;
-use super::{BEAT_BYTES, BUNDLE_MAX, Heartbeat, TAG_BYTES, TAGS_MAX};
+use super::{BEAT_BYTES, BUNDLE_BYTES, BUNDLE_MAX, Heartbeat, TAG_BYTES, TAGS_MAX};
 use crate::identity::NodeId;
 use cl_base::PeerId;
 use std::collections::BTreeMap;
@@ -42,19 +42,26 @@ impl Bundler {
         true
     }
 
-    /// Ends a period: what is to be sent to each backup, in parts of up to [`BUNDLE_MAX`] heartbeats. Heartbeats for another
+    /// Ends a period: what is to be sent to each backup, in parts of up to [`BUNDLE_BYTES`]. Heartbeats for another
     /// group of managers than `managers` are of no use.
     pub fn take_bundles(&mut self, managers: &[PeerId]) -> Vec<Vec<u8>> {
         let collected = std::mem::take(&mut self.collected).into_values().flatten();
         let of_these = |h: &Heartbeat| h.tags.iter().map(|(manager, _)| manager).eq(managers);
         let heartbeats: Vec<Heartbeat> = collected.filter(of_these).collect();
-        heartbeats.chunks(BUNDLE_MAX).map(|part| write(managers, part)).collect()
+        let (head, entry) = lengths(managers.len());
+        heartbeats.chunks((BUNDLE_BYTES - head) / entry).map(|part| write(managers, part)).collect()
     }
 }
 
+/// Bytes before the heartbeats of a bundle for so many managers, and of each heartbeat.
+fn lengths(managers: usize) -> (usize, usize) {
+    assert!(managers <= TAGS_MAX, "a group has few managers");
+    (1 + managers * 8, BEAT_BYTES + managers * TAG_BYTES)
+}
+
 fn write(managers: &[PeerId], heartbeats: &[Heartbeat]) -> Vec<u8> {
-    let entry = BEAT_BYTES + managers.len() * TAG_BYTES;
-    let mut bytes = Vec::with_capacity(1 + managers.len() * 8 + heartbeats.len() * entry);
+    let (head, entry) = lengths(managers.len());
+    let mut bytes = Vec::with_capacity(head + heartbeats.len() * entry);
     bytes.push(u8::try_from(managers.len()).expect("a group has few managers"));
     for manager in managers {
         bytes.extend_from_slice(&manager.to_u64().to_le_bytes());
@@ -121,6 +128,7 @@ mod tests {
         let read: Vec<Heartbeat> = bundles.iter().flat_map(|b| read(b).unwrap()).collect();
         assert_eq!(read.len(), size * PER_AGENT - 1, "the one for other managers has taken a place");
         assert_eq!(read[0], heartbeat(1, 3, &now), "the last ones of each");
+        assert!(bundles.len() > 1 && bundles.iter().all(|bundle| bundle.len() <= BUNDLE_BYTES));
         assert!(ours.take_bundles(&now).is_empty());
     }
 

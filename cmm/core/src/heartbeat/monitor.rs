@@ -3,13 +3,14 @@
 use super::bundler;
 use super::trails::Trails;
 use super::tree::Tree;
-use super::{BEAT_BYTES, BUNDLE_MAX, Beat, ENTRY_BYTES, Heartbeat, NODES_MAX, TAG_BYTES};
+use super::{BEAT_BYTES, BUNDLE_BYTES, BUNDLE_MAX, Beat, ENTRY_BYTES, Heartbeat, NODES_MAX, TAG_BYTES};
 use crate::identity::NodeId;
 use cl_base::{Incarnation, PeerId, Time};
 use std::time::Duration;
 
-/// Heartbeats kept for the next bundle, for each node that was ever heard. An agent that sends more in a period gains nothing.
-const COLLECTED_PER_NODE: usize = 8;
+/// Heartbeats kept for the next bundle, for each node that was ever heard; of ten the managers look at together. An agent that
+/// sends more gains nothing.
+const COLLECTED_PER_NODE: usize = 16;
 
 /// What a manager has heard of a node.
 #[derive(Clone, Copy, Debug)]
@@ -165,7 +166,7 @@ impl Monitor {
         }
     }
 
-    /// Ends a period: what is to be forwarded to each of `managers`, in parts of up to [`BUNDLE_MAX`]. Of a node that was
+    /// Ends a period: what is to be forwarded to each of `managers`, in parts of up to [`BUNDLE_BYTES`]. Of a node that was
     /// heard several times, that is the last time; where agents bundle all are, so that others do not miss them.
     pub fn take_bundles(&mut self, managers: &[PeerId]) -> Vec<(PeerId, Vec<u8>)> {
         let collected = std::mem::take(&mut self.collected);
@@ -181,7 +182,7 @@ impl Monitor {
             .collect();
         let mut bundles = Vec::new();
         for manager in managers {
-            for part in latest.chunks(BUNDLE_MAX) {
+            for part in latest.chunks(BUNDLE_BYTES / ENTRY_BYTES) {
                 let mut bundle = Vec::with_capacity(part.len() * ENTRY_BYTES);
                 for heartbeat in part {
                     let Some((_, tag)) = heartbeat.tags.iter().find(|(m, _)| m == manager) else { continue };
@@ -311,7 +312,8 @@ mod tests {
         }
         let bundles = backup.take_bundles(&[manager(0), manager(2)]);
         let lengths: Vec<_> = bundles.iter().map(|(m, b)| (*m, b.len() / ENTRY_BYTES)).collect();
-        assert_eq!(lengths, [(manager(0), 256), (manager(0), 44), (manager(2), 256), (manager(2), 44)]);
+        let parts = |to| [[(to, 37); 8].to_vec(), vec![(to, 4)]].concat();
+        assert_eq!(lengths, [parts(manager(0)), parts(manager(2))].concat());
         assert!(backup.take_bundles(&[manager(0)]).is_empty());
         let mut primary = Monitor::new(Duration::from_millis(400));
         let news: usize = bundles

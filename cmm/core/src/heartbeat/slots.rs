@@ -1,8 +1,8 @@
-//! When heartbeats leave: at times that many agents have in common, as far as their clocks agree.
+//! When heartbeats leave, and when managers look for them: at times that many have in common, as far as their clocks agree.
 //!
-//! A manager that sleeps is woken by whatever arrives, and waking it costs many times what a heartbeat costs. What
-//! arrives together wakes it once. So does what an agent's wake-up takes from the jobs of a node: it takes it from all nodes of a
-//! job at the same time, and they wait for each other once.
+//! What an agent's wake-up takes from the jobs of a node it takes from all nodes of a job at the same time, and they wait for
+//! each other once. A manager that heartbeats reach by sessions, which wake it, is woken once by what arrives together. One that
+//! looks for them does so when those of this period are there.
 
 use cl_base::Time;
 use std::time::Duration;
@@ -12,15 +12,27 @@ const TOGETHER: usize = 64;
 /// The times in a period at which agents send, in eighths of it. With more agents than these hold, more send together.
 const SLOTS: usize = 8;
 
+/// Heartbeats are forwarded as often as that at least, if they are sent as often: a manager that wakes ten times per second costs
+/// nothing to speak of.
+const LOOKS: Duration = Duration::from_millis(100);
+
 /// The time of the next heartbeat of the agent that has this place among all, after one at `now`.
 pub fn agent_slot(now: Time, period: Duration, place: usize) -> Time {
     let slot = u32::try_from(place / TOGETHER % SLOTS).expect("below SLOTS");
     next(now, period, period * slot / SLOTS as u32)
 }
 
-/// The time at which a manager's next period ends, after one at `now`: half a period after the first agents have sent.
-pub fn manager_slot(now: Time, period: Duration) -> Time {
-    next(now, period, period / 2)
+/// How often a manager looks for heartbeats: after so many periods of theirs as fit into an eighth of `suspect_after`, the time
+/// after which a silent node is suspected, which may thus come later by an eighth; and into [`LOOKS`].
+pub fn looking_period(period: Duration, suspect_after: Duration) -> Duration {
+    let fit = (suspect_after / 8).min(LOOKS).as_nanos() / period.as_nanos();
+    period * u32::try_from(fit).expect("periods of 100 ms").max(1)
+}
+
+/// The time at which a manager looks for heartbeats next, after one at `now`: half a heartbeat's `period` after the first agents
+/// have sent. What a backup (`forwards`) then sends to the other managers is there when these look, a quarter of a period later.
+pub fn manager_slot(now: Time, period: Duration, looking: Duration, forwards: bool) -> Time {
+    next(now, looking, if forwards { period / 2 } else { period * 3 / 4 })
 }
 
 /// The first multiple of `period`, plus `offset`, that is half a period or more away.
@@ -47,7 +59,12 @@ mod tests {
         assert_eq!(agent_slot(at(99), PERIOD, 63), at(200), "and one that was early");
         assert_eq!(agent_slot(at(0), PERIOD, 64), Time::from_nanos(at(0).as_nanos() + 112_500_000));
         assert_eq!(agent_slot(at(0), PERIOD, 8 * 64), at(100), "the first slot again");
-        assert_eq!(manager_slot(at(50), PERIOD), at(150));
+        assert_eq!(manager_slot(at(50), PERIOD, PERIOD, true), at(150));
+        assert_eq!(manager_slot(at(50), PERIOD, PERIOD, false), at(175), "one that was a backup");
+        assert_eq!(manager_slot(at(175), PERIOD, PERIOD, true), at(250), "and is one again");
+        let fast = Duration::from_millis(20);
+        assert_eq!(manager_slot(at(10), fast, PERIOD, true), at(110));
+        assert_eq!(manager_slot(at(10), fast, PERIOD, false), at(115));
         let mut now = at(17);
         for _ in 0..1000 {
             let next = agent_slot(now, PERIOD, 100);
@@ -56,5 +73,24 @@ mod tests {
             now = next + Duration::from_millis(2);
         }
         assert_eq!(now.saturating_since(at(17)).as_millis(), 999 * 100 + 97, "none is left out");
+    }
+
+    #[test]
+    fn managers_look_as_often_as_suspicion_needs() {
+        let ms = Duration::from_millis;
+        for (period, suspect_after, looking) in [
+            (100, 1000, 100),
+            (100, 400, 100),
+            (20, 1000, 100),
+            (20, 200, 20),
+            (30, 600_000, 90),
+            (60_000, 600_000, 60_000),
+        ] {
+            assert_eq!(
+                looking_period(ms(period), ms(suspect_after)),
+                ms(looking),
+                "{period} {suspect_after}"
+            );
+        }
     }
 }

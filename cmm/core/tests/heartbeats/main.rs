@@ -25,9 +25,9 @@ fn in_an_honest_cluster_nobody_is_suspected_or_withdrawn() {
     world.lose_permille = 50;
     world.run(12 * SECOND);
     assert_eq!((world.suspected, world.withdrawn), (Default::default(), BTreeSet::new()));
-    // An agent's heartbeat reaches each manager in one message of many, not in one of its own.
+    // An agent's heartbeat reaches each of four managers in one message of many, not in one of its own.
     let (beats, messages) = (world.beats_sent, world.manager_messages);
-    assert!(messages * 8 < beats, "{messages} messages to four managers for {beats} heartbeats");
+    assert!(messages * 2 < beats, "{messages} messages to four managers for {beats} heartbeats");
 }
 
 #[test]

@@ -60,6 +60,8 @@ pub(crate) struct World {
     pub(crate) tree: Tree,
     agents: Vec<Agent>,
     monitors: Vec<Monitor>,
+    /// What waits at each manager until it looks.
+    inboxes: Vec<Vec<Event>>,
     pub(crate) lose_permille: u64,
     pub(crate) faulty_manager: Option<usize>,
     accusers: BTreeMap<NodeId, BTreeSet<usize>>,
@@ -105,6 +107,7 @@ impl World {
             put: 0,
             agents: nodes().map(agent).collect(),
             monitors: (0..MANAGERS).map(|_| Monitor::with_tree(SUSPECT_AFTER, tree.clone())).collect(),
+            inboxes: (0..MANAGERS).map(|_| Vec::new()).collect(),
             tree,
             lose_permille: 0,
             faulty_manager: None,
@@ -175,27 +178,13 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
-        let now = self.time();
         match event {
             Event::Period(node) => self.on_period(node),
             Event::ManagerPeriod(number) => self.on_manager_period(number),
             Event::ToBundler(node, heartbeat) => self.collect(node, heartbeat),
-            Event::ToBackup(number, heartbeat) => {
+            Event::ToBackup(number, _) | Event::GroupBundle(number, _) | Event::Bundle(number, _) => {
                 self.manager_messages += 1;
-                if self.monitors[number].heard(now, &heartbeat.beat) {
-                    self.monitors[number].collect(heartbeat);
-                }
-            }
-            Event::GroupBundle(number, bytes) => {
-                self.manager_messages += 1;
-                let me = manager(number);
-                self.monitors[number]
-                    .heard_group_bundle(now, me, &bytes, |node, beat, t| tag(node, me, beat) == *t);
-            }
-            Event::Bundle(number, bytes) => {
-                self.manager_messages += 1;
-                let me = manager(number);
-                self.monitors[number].heard_bundle(now, &bytes, |node, beat, t| tag(node, me, beat) == *t);
+                self.inboxes[number].push(event);
             }
             Event::Ping(node) if self.agent(node).behaviour == Behaviour::Dead => {
                 self.dead.insert(node);
@@ -206,6 +195,27 @@ impl World {
                 self.suspecters.remove(&node);
             }
             Event::Withdraw(node, withdrawn) => self.agent(node).sender.set_withdrawn(withdrawn),
+        }
+    }
+
+    /// A manager looks at what has arrived.
+    fn look(&mut self, number: usize) {
+        let (now, me, monitor) = (self.time(), manager(number), &mut self.monitors[number]);
+        for event in self.inboxes[number].drain(..) {
+            match event {
+                Event::ToBackup(_, heartbeat) => {
+                    if monitor.heard(now, &heartbeat.beat) {
+                        monitor.collect(heartbeat);
+                    }
+                }
+                Event::GroupBundle(_, bytes) => {
+                    monitor.heard_group_bundle(now, me, &bytes, |node, beat, t| tag(node, me, beat) == *t);
+                }
+                Event::Bundle(_, bytes) => {
+                    monitor.heard_bundle(now, &bytes, |node, beat, t| tag(node, me, beat) == *t);
+                }
+                _ => unreachable!("nothing else waits"),
+            }
         }
     }
 
@@ -261,6 +271,7 @@ impl World {
 
     fn on_manager_period(&mut self, number: usize) {
         self.at(self.now + PERIOD, Event::ManagerPeriod(number));
+        self.look(number);
         let (now, faulty) = (self.time(), self.faulty_manager == Some(number));
         let others: Vec<PeerId> = (0..MANAGERS).filter(|n| *n != number).map(manager).collect();
         for (to, bundle) in self.monitors[number].take_bundles(&others) {
