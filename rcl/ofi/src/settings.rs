@@ -6,8 +6,8 @@ use std::time::Duration;
 
 /// Messages up to this many bytes are sent at once, longer ones when there is a place for them.
 const EAGER_DEFAULT: usize = 64 << 10;
-/// The same where the receiver copies them out of the sender's memory.
-const EAGER_SHARED_DEFAULT: usize = 4 << 10;
+/// The same where the receiver could copy them out of the sender's memory, by a system call: longer ones gain by one copy less.
+const EAGER_SHARED_DEFAULT: usize = 64 << 10;
 /// No message sent at once may be longer: it needs a buffer in one piece at both ends.
 const EAGER_MAX: usize = 1 << 20;
 const DEAD_AFTER_DEFAULT: f64 = 30.0;

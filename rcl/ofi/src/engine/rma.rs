@@ -85,7 +85,7 @@ impl Engine {
             self.net.alloc(HEAD_LEN + KEY_LEN + len).map_err(|_| FI_EAGAIN).and_then(|mut buf| {
                 buf.extend_from_slice(&head.to_bytes());
                 buf.extend_from_slice(&key.to_le_bytes());
-                copying.area.slices().for_each(|slice| buf.extend_from_slice(slice));
+                self.append(peer, &mut buf, &copying.area);
                 self.transmit_now(peer, buf)
             })
         } else {

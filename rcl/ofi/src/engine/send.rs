@@ -141,12 +141,18 @@ impl Engine {
     fn send_now(&mut self, peer: u32, head: Head, area: &Area) -> Begun {
         let mut buf = self.net.alloc(HEAD_LEN + area.len()).map_err(|_| FI_EAGAIN)?;
         buf.extend_from_slice(&head.to_bytes());
+        self.append(peer, &mut buf, area);
+        self.transmit_now(peer, buf)
+    }
+
+    /// Copies what is in `area` into a message to `peer`.
+    #[inline]
+    pub(super) fn append(&self, peer: u32, buf: &mut Buf, area: &Area) {
         match self.peers[peer as usize].can_pull {
-            // It shares memory with us.
+            // It is on this host and reads the buffer itself, on another processor.
             true => area.slices().for_each(|slice| buf.extend_streaming(slice)),
             false => area.slices().for_each(|slice| buf.extend_from_slice(slice)),
         }
-        self.transmit_now(peer, buf)
     }
 
     /// Sends a message that the caller begins anew if it cannot be sent now.
