@@ -164,6 +164,11 @@ impl<S: Service> Running<S> {
         self.local_addr
     }
 
+    /// Whether the service has stopped, so that nobody reads its mail any more.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Waits until the service has stopped, and hands it back.
     ///
     /// # Errors

@@ -22,6 +22,13 @@ const DECIDED_WINDOWS: u64 = 2;
 /// and each request would wait for T_c otherwise.
 const SIGNED_AFTER_TIMEOUT: u64 = 64;
 
+/// The nonce of reads whose answers nobody waits for; others begin above `first_t`.
+const PROBE_NONCE: u64 = 0;
+
+/// Sequence numbers used up by others are not followed beyond this, so that the own ones never overflow: nobody who
+/// counts from a clock gets there.
+const SEQUENCE_MAX: u64 = u64::MAX / 2;
+
 /// Names a submitted operation: the client's own sequence number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
@@ -81,7 +88,7 @@ pub enum ClientEffect {
         member: MemberId,
     },
     /// The group no longer knows whether the operation was executed: the session was idle for too long, or
-    /// `first_t` was not above what an earlier life of this client used.
+    /// `first_t` was not above what an earlier life of this client used. What is submitted later is new to the group.
     Stale {
         /// Which operation.
         ticket: Ticket,
@@ -287,6 +294,13 @@ impl Client {
             self.effects.push_back(ClientEffect::Send { to, bytes: frame.clone() });
         }
         Ok(ticket)
+    }
+
+    /// Asks all members for a sign of life: each of them answers a read, if only by saying that it cannot. The answers
+    /// come to [`Client::on_message`] and change nothing.
+    pub fn probe(&mut self) {
+        let frame = message::encode(&self.config, &Message::Read { nonce: PROBE_NONCE, op: Vec::new() });
+        self.send_all(&frame);
     }
 
     /// Submits reads that were not answered alike, as far as there is room.
@@ -497,6 +511,10 @@ impl Client {
             }
         } else if let Some(floor) = nth_largest(outstanding.stale.values().copied(), weak) {
             self.outstanding.remove(&t);
+            // What is submitted from here on is new to the group again.
+            if floor < SEQUENCE_MAX {
+                self.next_t = self.next_t.max(floor + 1);
+            }
             self.effects.push_back(match self.reads.finished(t) {
                 Some(ticket) => ClientEffect::Read { ticket, result: None },
                 None => ClientEffect::Stale { ticket: Ticket(t), floor },

@@ -16,8 +16,8 @@ pub trait StateMachine {
 
     /// The result of a read-only operation in this state, `None` if `op` is not one and has to be ordered.
     ///
-    /// It must be what [`StateMachine::apply`] would give for the same client and bytes here, and `apply` must
-    /// change nothing for it: a read that cannot be answered in one round trip is ordered like any operation.
+    /// An operation that is ordered is first asked for here, too, and applied only if it is not a read: a read that
+    /// cannot be answered in one round trip is ordered.
     fn query(&self, _client: PeerId, _op: &[u8]) -> Option<Vec<u8>> {
         None
     }
@@ -29,11 +29,13 @@ pub trait StateMachine {
     }
 
     /// Agreed time has moved to [`Apply::time`]; called once per executed batch, before its operations.
-    fn advance(&mut self, cx: &mut Apply<'_>);
+    fn advance(&mut self, _cx: &mut Apply<'_>) {}
 
     /// When the machine next needs [`StateMachine::advance`], in agreed time (group timer events,
     /// dissertation 7.1.4). After `advance` it must lie in the future of the agreed time, or be `None`.
-    fn next_deadline(&self) -> Option<Time>;
+    fn next_deadline(&self) -> Option<Time> {
+        None
+    }
 
     /// The whole state in canonical bytes: equal states have equal bytes.
     fn snapshot(&self) -> Vec<u8>;
@@ -43,6 +45,14 @@ pub trait StateMachine {
     /// # Errors
     /// If the bytes are not a snapshot of this machine; then the replica stops.
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError>;
+}
+
+/// The result of an ordered operation: of a read what the state says, of all others what applying them gives.
+pub(crate) fn execute<S: StateMachine>(machine: &mut S, cx: &mut Apply<'_>, op: &[u8]) -> Vec<u8> {
+    match machine.query(cx.client(), op) {
+        Some(result) => result,
+        None => machine.apply(cx, op),
+    }
 }
 
 /// A snapshot that is not one.
@@ -139,7 +149,7 @@ impl<S: StateMachine> Local<S> {
         let mut results = Vec::with_capacity(ops.len());
         for (client, op) in ops {
             let mut cx = Apply::new(*client, self.rsn, self.time, &mut self.sessions, &mut notified);
-            results.push(self.machine.apply(&mut cx, op));
+            results.push(execute(&mut self.machine, &mut cx, op));
         }
         let pushed = notified
             .into_keys()

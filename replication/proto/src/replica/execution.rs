@@ -7,7 +7,7 @@ use super::{Refusal, Replica};
 use crate::config::Rsn;
 use crate::effect::Event;
 use crate::keys::{Digest, Domain, digest_of};
-use crate::machine::{Apply, NO_CLIENT, StateMachine};
+use crate::machine::{self, Apply, NO_CLIENT, StateMachine};
 use crate::message::{Batch, Body, Message, Notify, Outcome, Reply, RequestKind, Tentative, result_digest};
 use crate::session::Known;
 use cl_base::PeerId;
@@ -96,7 +96,7 @@ impl<S: StateMachine> Replica<S> {
             }
             let mut cx = Apply::new(id.0, rsn, self.time, &mut self.sessions, notified);
             let result = match request.kind {
-                RequestKind::Operation => self.machine.apply(&mut cx, &request.op),
+                RequestKind::Operation => machine::execute(&mut self.machine, &mut cx, &request.op),
                 RequestKind::Replace => self.reconfigure(request),
             };
             self.sessions.executed(id.0, id.1, rsn, self.time, result);
