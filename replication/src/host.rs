@@ -103,12 +103,7 @@ impl<S: StateMachine + Send + 'static> Host<S> {
         let address =
             roster.get(peer.principal).and_then(|m| m.address).ok_or(StartError::NoAddress(peer))?;
         let peers = config.members.clone();
-        let keys = GroupKeys {
-            me: peer,
-            keyring: keyring.clone(),
-            roster: Arc::clone(&roster),
-            members: peers.clone(),
-        };
+        let keys = GroupKeys { me: peer, keyring: keyring.clone(), roster: Arc::clone(&roster) };
         let now = cl::Clock::new().now();
         let replica = Durable::open(&path, sync, config, me, Box::new(keys), machine, now)
             .map_err(|error| StartError::Journal { path, error: Box::new(error) })?;
@@ -162,8 +157,7 @@ impl Handle {
         let instance = u32::from_le_bytes([random[0], random[1], random[2], random[3]]).max(1);
         let me = PeerId { principal: keyring.principal(), instance };
         let now = cl::Clock::new().now();
-        let members = config.members.clone();
-        let keys = GroupKeys { me, keyring: keyring.clone(), roster: Arc::clone(&roster), members };
+        let keys = GroupKeys { me, keyring: keyring.clone(), roster: Arc::clone(&roster) };
         let client = Client::new(&config, me, Box::new(keys), now.as_nanos());
         let carrier = Carrier::mml(me, now, keyring, &roster)?;
         let service = client::Service { desk: Desk::new(config, client), carrier };

@@ -15,8 +15,6 @@ pub(crate) struct GroupKeys {
     pub(crate) me: PeerId,
     pub(crate) keyring: Keyring,
     pub(crate) roster: Arc<Roster>,
-    /// The members, in the order of the group's roster.
-    pub(crate) members: Vec<PeerId>,
 }
 
 impl GroupKeys {
@@ -48,8 +46,8 @@ impl Keys for GroupKeys {
         self.verify(client, bytes, signature)
     }
 
-    fn macs(&self, bytes: &[u8]) -> Option<Vec<Mac>> {
-        self.members.iter().map(|member| self.mac(self.me, *member, bytes)).collect()
+    fn macs(&self, members: &[PeerId], bytes: &[u8]) -> Option<Vec<Mac>> {
+        members.iter().map(|member| self.mac(self.me, *member, bytes)).collect()
     }
 
     fn verify_mac(&self, client: PeerId, bytes: &[u8], mac: &Mac) -> bool {

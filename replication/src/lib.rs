@@ -122,6 +122,6 @@ pub use group::{Group, Stepped};
 pub use host::{Host, HostOptions, StartError};
 pub use member::Stopped;
 pub use replication_proto::{
-    ActiveSet, Apply, ClientAuthentication, Config, ConfigError, Guarantee, Local, MemberId, NO_CLIENT, ReplicaStatus,
-    RestoreError, Role, StateMachine, VoteAuthentication,
+    ActiveSet, Apply, ClientAuthentication, Config, ConfigError, Guarantee, Local, MemberId, NO_CLIENT,
+    ReplicaStatus, RestoreError, Role, StateMachine, VoteAuthentication,
 };

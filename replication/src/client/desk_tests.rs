@@ -16,7 +16,7 @@ impl Keys for NoKeys {
     fn verify_client(&self, _: PeerId, _: &[u8], _: &Signature) -> bool {
         false
     }
-    fn macs(&self, _: &[u8]) -> Option<Vec<Mac>> {
+    fn macs(&self, _: &[PeerId], _: &[u8]) -> Option<Vec<Mac>> {
         None
     }
 }

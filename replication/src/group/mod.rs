@@ -58,8 +58,7 @@ impl World {
     fn keys(&self, me: PeerId) -> Box<GroupKeys> {
         let secret = self.secrets[&me.principal].clone();
         let keyring = Keyring::new(me.principal, secret, &self.roster).expect("the roster was made of it");
-        let members = self.config.members.clone();
-        Box::new(GroupKeys { me, keyring, roster: Arc::clone(&self.roster), members })
+        Box::new(GroupKeys { me, keyring, roster: Arc::clone(&self.roster) })
     }
 
     /// A member with what is on its disk.
