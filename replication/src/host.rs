@@ -160,7 +160,7 @@ impl Handle {
         let keys = GroupKeys { me, keyring: keyring.clone(), roster: Arc::clone(&roster) };
         let client = Client::new(&config, me, Box::new(keys), now.as_nanos());
         let carrier = Carrier::mml(me, now, keyring, &roster)?;
-        let service = client::Service { desk: Desk::new(config, client), carrier };
+        let service = client::Service { desk: Desk::new(client), carrier };
         Ok(Handle::new(spawn("replication client", me, bind, service)?, None))
     }
 }

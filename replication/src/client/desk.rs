@@ -48,7 +48,6 @@ impl Asked {
 
 /// See the module.
 pub(crate) struct Desk {
-    config: Config,
     client: Client,
     next: u64,
     asked: BTreeMap<u64, Asked>,
@@ -56,16 +55,15 @@ pub(crate) struct Desk {
     waiting: VecDeque<(u64, Kind, Vec<u8>)>,
     submitted: BTreeMap<Ticket, u64>,
     reads: BTreeMap<ReadTicket, u64>,
-    heard: BTreeMap<MemberId, Time>,
-    refused_by: BTreeMap<MemberId, ShutOut>,
+    heard: BTreeMap<PeerId, Time>,
+    refused_by: BTreeMap<PeerId, ShutOut>,
     probed: Time,
     bell: Option<Bell>,
 }
 
 impl Desk {
-    pub(crate) fn new(config: Config, client: Client) -> Desk {
+    pub(crate) fn new(client: Client) -> Desk {
         Desk {
-            config,
             client,
             next: 0,
             asked: BTreeMap::new(),
@@ -80,13 +78,14 @@ impl Desk {
         }
     }
 
-    pub(crate) fn members(&self) -> &[PeerId] {
-        &self.config.members
+    /// The group's parameters in the present epoch, as far as this client knows.
+    pub(crate) fn config(&self) -> &Config {
+        self.client.config()
     }
 
     pub(crate) fn ask(&mut self, now: Time, question: Question) {
         let Question { kind, op, within, promise } = question;
-        let max = self.config.op_bytes_max();
+        let max = self.config().op_bytes_max();
         if op.len() > max {
             return promise.fulfil(Err(Error::TooLong { len: op.len(), max }));
         }
@@ -95,7 +94,7 @@ impl Desk {
         }
         let number = self.next;
         self.next += 1;
-        let alarm = now + self.config.client_timeout.min(within / 2);
+        let alarm = now + self.config().client_timeout.min(within / 2);
         self.alarms.insert((alarm, number));
         self.asked.insert(number, Asked { since: now, within, sent: false, alarm, promise });
         self.waiting.push_back((number, kind, op));
@@ -109,9 +108,9 @@ impl Desk {
 
     /// Takes in a frame from `from`, whom the carrier has authenticated.
     pub(crate) fn on_message(&mut self, now: Time, from: PeerId, bytes: &[u8]) {
-        if let Some(member) = self.config.member(from) {
-            self.heard.insert(member, now);
-            self.refused_by.remove(&member);
+        if self.config().member(from).is_some() {
+            self.heard.insert(from, now);
+            self.refused_by.remove(&from);
         }
         self.client.on_message(now, from, bytes);
         self.submit_waiting(now);
@@ -119,8 +118,8 @@ impl Desk {
 
     /// A member will not speak to this client.
     pub(crate) fn on_refusal(&mut self, from: PeerId, why: ShutOut) {
-        if let Some(member) = self.config.member(from) {
-            self.refused_by.insert(member, why);
+        if self.config().member(from).is_some() {
+            self.refused_by.insert(from, why);
             if let Some(why) = self.shut_out() {
                 for number in self.asked.keys().copied().collect::<Vec<_>>() {
                     self.answer(number, Err(Error::ShutOut(why)));
@@ -130,6 +129,7 @@ impl Desk {
     }
 
     pub(crate) fn on_timeout(&mut self, now: Time) {
+        let pause = self.config().client_timeout;
         while let Some((at, number)) = self.alarms.first().copied()
             && at <= now
         {
@@ -139,7 +139,7 @@ impl Desk {
                 let error = self.overdue(now, number);
                 self.answer(number, Err(error));
             } else {
-                asked.alarm = asked.deadline().min(now + self.config.client_timeout);
+                asked.alarm = asked.deadline().min(now + pause);
                 self.alarms.insert((asked.alarm, number));
                 self.probe(now);
             }
@@ -172,6 +172,11 @@ impl Desk {
                     }
                 }
                 ClientEffect::NotificationsBegin { .. } => {}
+                ClientEffect::EpochBegan { epoch, members } => {
+                    tracing::info!(epoch, "the group has another roster");
+                    self.heard.retain(|peer, _| members.contains(peer));
+                    self.refused_by.retain(|peer, _| members.contains(peer));
+                }
                 ClientEffect::Outvoted { member } => {
                     tracing::warn!(%member, "this member contradicts what f+1 others say: it is faulty");
                 }
@@ -202,7 +207,7 @@ impl Desk {
             // Of both kinds the client keeps those that were given up here, until the group has answered.
             let room = match kind {
                 Kind::Submit => self.client.has_room(),
-                Kind::Read => (self.reads.len() as u64) < self.config.client_window,
+                Kind::Read => (self.reads.len() as u64) < self.config().client_window,
             };
             if wanted && !room {
                 return;
@@ -242,12 +247,13 @@ impl Desk {
             return Error::ShutOut(why);
         }
         // Signs of life are asked for every T_c; who lives has had time for two.
-        let lately = since.max(now - 2 * self.config.client_timeout);
-        let silent: Vec<MemberId> =
-            self.config.all().filter(|m| self.heard.get(m).is_none_or(|heard| *heard < lately)).collect();
+        let lately = since.max(now - 2 * self.config().client_timeout);
+        let config = self.config();
+        let is_silent = |m: &MemberId| self.heard.get(&config.peer(*m)).is_none_or(|heard| *heard < lately);
+        let silent: Vec<MemberId> = config.all().filter(is_silent).collect();
         let fate = if sent { Fate::Unknown } else { Fate::NotExecuted };
-        let needed = self.config.quorum();
-        if self.config.n() - silent.len() < needed {
+        let needed = config.quorum();
+        if config.n() - silent.len() < needed {
             Error::NoQuorum { within, fate, needed, silent }
         } else {
             Error::Deadline { within, fate, silent }
@@ -258,7 +264,7 @@ impl Desk {
     fn shut_out(&self) -> Option<ShutOut> {
         [ShutOut::Superseded, ShutOut::Incompatible]
             .into_iter()
-            .find(|why| self.refused_by.values().filter(|w| *w == why).count() >= self.config.weak())
+            .find(|why| self.refused_by.values().filter(|w| *w == why).count() >= self.config().weak())
     }
 }
 

@@ -27,7 +27,7 @@ const BEGIN: Time = Time::from_nanos(1 << 60);
 fn desk() -> Desk {
     let config = Config::new(1, (1..5).map(|i| PeerId::new(i, 0)).collect()).unwrap();
     let client = Client::new(&config, PeerId::new(100, 0), Box::new(NoKeys), 7);
-    Desk::new(config, client)
+    Desk::new(client)
 }
 
 fn ask(desk: &mut Desk, now: Time, op: &[u8]) -> Pending {
@@ -41,10 +41,10 @@ fn pass(desk: &mut Desk, until: Time, alive: &[MemberId]) {
     while let Some(at) = desk.next_timeout().filter(|at| *at <= until) {
         desk.on_timeout(at);
         while let Some((to, _)) = desk.poll_send() {
-            if let Some(member) = desk.config.member(to).filter(|m| alive.contains(m)) {
+            if let Some(member) = desk.config().member(to).filter(|m| alive.contains(m)) {
                 let reply = ReadReply { view: 0, nonce: 0, answer: None };
-                let frame = encode(&desk.config, &Message::ReadReply(reply));
-                desk.on_message(at, desk.config.peer(member), &frame);
+                let frame = encode(desk.config(), &Message::ReadReply(reply));
+                desk.on_message(at, desk.config().peer(member), &frame);
             }
         }
     }
@@ -78,10 +78,10 @@ fn with_enough_members_it_is_the_deadline_alone() {
 #[test]
 fn what_never_left_is_known_not_to_be_executed_and_what_is_too_much_is_refused() {
     let mut desk = desk();
-    let window = desk.config.client_window as usize;
+    let window = desk.config().client_window as usize;
     let pending: Vec<Pending> = (0..window + WAITING_MAX).map(|_| ask(&mut desk, BEGIN, b"x")).collect();
     assert_eq!(ask(&mut desk, BEGIN, b"x").wait(), Err(Error::Busy));
-    let long = vec![0; desk.config.batch_bytes_max];
+    let long = vec![0; desk.config().batch_bytes_max];
     assert!(matches!(ask(&mut desk, BEGIN, &long).wait(), Err(Error::TooLong { .. })));
     pass(&mut desk, BEGIN + WITHIN, &[]);
     for (i, pending) in pending.into_iter().enumerate() {

@@ -56,7 +56,7 @@ impl cl::runtime::Service for Service {
     type Mail = Mail;
 
     fn start(&mut self, cx: &mut Cx) {
-        let members = self.desk.members().to_vec();
+        let members = self.desk.config().members.clone();
         self.carrier.connect(cx, &members);
         self.settle(cx);
     }

@@ -46,7 +46,7 @@ impl<S: StateMachine> Stepped<S> {
         make: impl Fn() -> S + 'static,
     ) -> Result<Stepped<S>, ConfigError> {
         let world = World::new(f, tune)?;
-        let desk = Desk::new(world.config.clone(), world.client(0, BEGIN));
+        let desk = Desk::new(world.client(0, BEGIN));
         let members = world.config.all().map(|_| None).collect();
         let client = World::client_id(0);
         let mut group = Stepped {

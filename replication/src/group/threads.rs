@@ -62,10 +62,9 @@ impl<S: StateMachine + Send + 'static> Group<S> {
         let number = self.clients;
         self.clients += 1;
         let me = World::client_id(number);
-        let config = self.world.config.clone();
         let client = self.world.client(number, cl::Clock::new().now());
         let carrier = Carrier::Memory { me, net: self.net.clone() };
-        let service = client::Service { desk: Desk::new(config, client), carrier };
+        let service = client::Service { desk: Desk::new(client), carrier };
         let running = cl::runtime::spawn("replication client", RuntimeConfig::new(None), move |_| service)
             .expect("a thread and three descriptors");
         let mailbox = running.mailbox().clone();
