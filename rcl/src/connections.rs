@@ -11,7 +11,7 @@ use rcl_proto::{
 };
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// When to try again after the socket, or a ring of shared memory, has taken no more.
@@ -103,7 +103,7 @@ fn secret() -> [u8; 32] {
 impl Connections {
     /// No connections yet, over `cl`. Calls of peers are answered. `segment_len` of `protocol` is set to what
     /// `cl` carries in one datagram; the windows and the length of messages are limited to what its socket and
-    /// its pool hold.
+    /// its pool hold; `own_address` is that of `cl`, if none is given.
     ///
     /// # Errors
     /// [`ConfigError`] if a setting cannot be.
@@ -124,6 +124,11 @@ impl Connections {
         protocol.window = protocol.window.min(datagrams).min(bufs).max(WINDOW_MIN);
         protocol.window_of_all = protocol.window_of_all.min(bufs).max(WINDOW_MIN);
         protocol.message_len_max = protocol.message_len_max.min(cl.pool().capacity_max());
+        protocol.own_address.get_or_insert(match cl.local_addr().ip() {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+            own => own,
+        });
         let (calls, dead_after) = (VecDeque::new(), protocol.dead_after);
         // What waits must fit into what the network's protocol accepts, which counts a part of it double.
         let links = Links::new(protocol.send_buffer / 2);

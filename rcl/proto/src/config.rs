@@ -1,4 +1,5 @@
 use crate::wire::Checksum;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Segments that may be under way on one connection at the most: what the bitmap of selective
@@ -18,7 +19,8 @@ pub struct Config {
     /// Segments a peer may be ahead of what our application has read: as many buffers, of `segment_len`
     /// bytes each, may have to be kept for it. At most 4096.
     pub window: usize,
-    /// The same for all peers together; each gets its part of it, but two at least.
+    /// The same for all peers together; each gets its part of it, but two at least. Those that have sent nothing yet get a quarter
+    /// together, and so do those at one address, or a half of it if all are at two, a third if at three.
     pub window_of_all: usize,
     /// Bytes of messages accepted for sending and not acknowledged yet, before more are refused. A message
     /// longer than this is accepted when nothing else waits.
@@ -36,8 +38,13 @@ pub struct Config {
     pub rto_min: Duration,
     /// See `rto_min`.
     pub rto_max: Duration,
-    /// Connections at once; peers beyond that are not answered.
+    /// Connections at once. For a call beyond that a connection is given up over which nothing has gone for a second since it was
+    /// made, or else the call is refused.
     pub connections_max: usize,
+    /// Connections at once with peers at one address (of IPv6: in one network of 64 bits) that have called us.
+    pub connections_per_address: usize,
+    /// Peers at this address, our own, may be as many as there are places, and have as much of the window as others.
+    pub own_address: Option<IpAddr>,
     /// What the checksum of every frame sent covers.
     pub checksum: Checksum,
     /// What the checksum of a frame received must cover at least; `None` for as much as that of those sent.
@@ -60,6 +67,8 @@ impl Config {
             rto_min: Duration::from_millis(4),
             rto_max: Duration::from_millis(500),
             connections_max: 4096,
+            connections_per_address: 1024,
+            own_address: None,
             checksum: Checksum::Full,
             checksum_demanded: None,
         }
@@ -94,6 +103,10 @@ impl Config {
         }
         if self.connections_max == 0 {
             return refuse("connections_max", "nobody is answered".into(), "set it to 1 at least");
+        }
+        if self.connections_per_address == 0 {
+            let remedy = "set it to 1 at least, better to a quarter of `connections_max`";
+            return refuse("connections_per_address", "nobody is answered".into(), remedy);
         }
         if self.dead_after.is_zero() {
             let remedy = "set it to ten times as long as a peer may be held up, 10 s by default";

@@ -47,6 +47,9 @@ pub enum CloseReason {
     /// The peer has broken the protocol.
     #[error("the peer has broken the protocol")]
     Violation,
+    /// Nothing had gone over it, and its place was given to another peer.
+    #[error("given up for another peer, as nothing had gone over it")]
+    Unused,
     /// The peer has refused our call.
     #[error("the peer has refused the call: {0}")]
     Refused(CallRefusal),

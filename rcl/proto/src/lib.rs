@@ -26,6 +26,7 @@
 //! - **Flow.** The receiver grants the sender segments (credits), each a buffer. Segments are kept as they came
 //!   until they are [read](Node::poll_event), so a reader that does not read stops the sender, and nothing
 //!   is dropped.
+//! - **Shares.** Of the places for connections and of the window peers at one address have a part only; see the module `shares`.
 //! - **Congestion.** By delay, with tolerance for loss; see the module `congestion`.
 //! - **Large messages** are announced ([`Node::send_large`]) and travel once the receiver has said where to.
 //! - **Death.** A peer that is silent for [`Config::dead_after`] is reported dead.
@@ -44,6 +45,7 @@ mod past;
 mod receiver;
 mod round_trip;
 mod sender;
+mod shares;
 mod wire;
 
 pub use config::{Config, ConfigError};

@@ -4,6 +4,7 @@ use crate::gate::Gate;
 use crate::memory::{Memory, Sink, Source};
 use crate::past::{Past, Remembered};
 use crate::receiver::Read;
+use crate::shares::{Group, Shares};
 use crate::wire::{FrameError, HEADER_LEN, Header, Kind};
 use cl_base::{PeerId, Time};
 use rustc_hash::FxHashMap;
@@ -19,8 +20,6 @@ const ANSWERS_MAX: usize = 64;
 /// Events that wait for the application, in terms of the connections there may be: a peer that starts anew again
 /// and again, while the application does not ask, is not answered beyond this.
 const EVENTS_PER_CONNECTION: usize = 4;
-/// Segments that every peer may send, however many there are: one that is lost and one that shows it.
-const SHARE_MIN: usize = 2;
 
 /// The number of an announced message, among those of one direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -219,6 +218,13 @@ struct Slot<B> {
     readable: bool,
     /// Its end has been reported.
     reported: bool,
+    /// Where the peer was when it began, and when that was.
+    group: Group,
+    since: Time,
+    /// The peer has called.
+    called: bool,
+    /// It has sent something.
+    used: bool,
     /// What came in the peer's name and was dropped, while this connection was there.
     dropped: Counters,
 }
@@ -238,6 +244,9 @@ pub struct Node<M: Memory> {
     active: VecDeque<usize>,
     readable: VecDeque<usize>,
     gate: Gate,
+    shares: Shares,
+    /// Not before then it is looked for a place that could be given up.
+    search_at: Time,
     remembered: Remembered,
     /// What is said to those with whom there is no connection, or no more.
     answers: VecDeque<(PeerId, SocketAddr, Header)>,
@@ -253,6 +262,8 @@ impl<M: Memory> Node<M> {
     /// connections follow from it, by which lives are told apart, and what strangers can do hangs on that.
     pub fn new(config: Config, secret: &[u8; 32], memory: M) -> Node<M> {
         Node {
+            shares: Shares::new(&config),
+            search_at: Time::ZERO,
             config,
             memory,
             places: FxHashMap::default(),
@@ -409,6 +420,11 @@ impl<M: Memory> Node<M> {
             let before = slot.connection.state();
             slot.connection.addr = addr;
             slot.connection.on_frame::<M>(now, &header, frame, taking.contents);
+            if !slot.used && header.kind.is_segment() {
+                slot.used = true;
+                let group = slot.group;
+                self.shares.begin_use(group);
+            }
             self.announce(now, place, before);
             return;
         }
@@ -520,13 +536,12 @@ impl<M: Memory> Node<M> {
                 sequence: None,
             });
         }
-        let share = self.share(self.places.len());
         while let Some(&place) = self.active.front() {
             let Some(slot) = self.slots[place].as_mut() else {
                 self.active.pop_front();
                 continue;
             };
-            slot.connection.set_share(share);
+            slot.connection.set_share(self.shares.of(slot.group, slot.used));
             let Some(out) = slot.connection.poll_transmit(now, &mut self.head) else {
                 self.active.pop_front();
                 slot.active = false;
@@ -686,27 +701,28 @@ impl<M: Memory> Node<M> {
         }
     }
 
-    /// Segments that each peer may send, if there are so many.
-    fn share(&self, peers: usize) -> usize {
-        (self.config.window_of_all / peers.max(1)).max(SHARE_MIN)
-    }
-
     /// A new connection, with the number that follows from the former one.
     fn begin(&mut self, now: Time, peer: PeerId, addr: SocketAddr) {
         let local = self.next_number(peer);
         let connection = Connection::new(&self.config, now, local, addr);
-        self.replace(peer, connection);
+        self.replace(now, peer, connection);
     }
 
     /// Puts a new connection in the place of an old one.
-    fn replace(&mut self, peer: PeerId, connection: Connection<M::Buf>) {
+    fn replace(&mut self, now: Time, peer: PeerId, connection: Connection<M::Buf>) {
         self.forget(peer);
+        let group = self.shares.group(connection.addr.ip());
+        self.shares.begin(group);
         let slot = Slot {
             peer,
             connection,
             active: false,
             readable: false,
             reported: false,
+            group,
+            since: now,
+            called: false,
+            used: false,
             dropped: Counters::default(),
         };
         let place = match self.vacant.pop() {
@@ -725,6 +741,7 @@ impl<M: Memory> Node<M> {
     fn forget(&mut self, peer: PeerId) {
         let Some(place) = self.places.remove(&peer) else { return };
         let mut slot = self.slots[place].take().expect("it has a place");
+        self.shares.end(slot.group, slot.used);
         slot.connection.sender.renounce::<M>();
         self.counters.add(&slot.connection);
         self.last = None;

@@ -217,6 +217,11 @@ impl<B: std::ops::Deref<Target = [u8]>> Sender<B> {
         self.una + self.segments.len() as u64
     }
 
+    /// True if nothing was ever accepted for sending.
+    pub(crate) fn has_said_nothing(&self) -> bool {
+        self.items_end() == 0 && self.next() == 0
+    }
+
     fn items_end(&self) -> u64 {
         self.items_base + self.items.len() as u64
     }

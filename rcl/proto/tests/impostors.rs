@@ -380,3 +380,110 @@ fn who_finds_no_place_is_told_so_at_once() {
     net.run_for(Duration::from_millis(10));
     assert_eq!(net.take(b).0, [3]);
 }
+
+/// Addresses other than those of the test's machine.
+fn far(host: u8, port: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, host], port))
+}
+
+/// Invented peers that live at one address, and answer whatever they are asked.
+fn crowd(net: &mut Net, host: u8, ports: std::ops::Range<u16>) -> Vec<usize> {
+    let invent = |port: u16| {
+        let place = net.add(PeerId::new(u32::from(host) << 16 | u32::from(port), 0), port, config());
+        net.places[place].at = vec![far(host, port)];
+        net.connect(place, B, 2);
+        place
+    };
+    ports.map(invent).collect()
+}
+
+#[test]
+fn one_address_gets_its_places_and_no_more() {
+    let mut net = Net::new(1);
+    let limits = Config { connections_max: 100, connections_per_address: 25, ..config() };
+    let b = net.add(B, 2, limits);
+    let invented = crowd(&mut net, 1, 1..41);
+    net.run_for(Duration::from_millis(1));
+    let ends: Vec<_> = invented.iter().flat_map(|&place| net.take(place).1).collect();
+    assert_eq!(ends, [CloseReason::Refused(CallRefusal::AddressFull); 15]);
+    let other = crowd(&mut net, 2, 1..2)[0];
+    net.send(other, B, 1);
+    net.run_for(Duration::from_millis(1));
+    assert_eq!((net.take(b), net.take(other)), ((vec![1], vec![]), (vec![], vec![])));
+    assert_eq!(net.places[b].node.connections().count(), 26);
+}
+
+#[test]
+fn places_over_which_nothing_has_gone_are_given_up_first_and_those_of_the_crowd_before_others() {
+    let mut net = Net::new(1);
+    let limits = Config { connections_max: 20, connections_per_address: 15, ..config() };
+    let b = net.add(B, 2, limits);
+    // One that has said something, and one that has not.
+    let (used, quiet) = (crowd(&mut net, 1, 1..2)[0], crowd(&mut net, 2, 1..2)[0]);
+    net.send(used, B, 1);
+    crowd(&mut net, 3, 1..16);
+    crowd(&mut net, 4, 1..4);
+    net.run_for(Duration::from_millis(500));
+    assert_eq!(net.places[b].node.connections().count(), 20);
+    // Too early for that.
+    let early = crowd(&mut net, 5, 1..2)[0];
+    net.run_for(Duration::from_millis(10));
+    assert_eq!(net.take(early).1, [CloseReason::Refused(CallRefusal::Full)]);
+    assert_eq!(net.take(b), (vec![1], vec![]));
+    net.run_for(Duration::from_secs(1));
+    let late = crowd(&mut net, 5, 2..9);
+    for &place in &late {
+        net.send(place, B, 2);
+    }
+    net.run_for(Duration::from_millis(50));
+    let (messages, ends) = net.take(b);
+    assert_eq!((messages, ends), (vec![2; 7], vec![CloseReason::Unused; 7]));
+    for place in [used, quiet].into_iter().chain(late) {
+        assert_eq!(net.take(place).1, []);
+    }
+}
+
+/// How long B takes to get 2000 messages of A while a crowd has taken what it can get, and says something or nothing.
+fn with_crowd(says: Option<u32>) -> Duration {
+    let (mut net, a, b) = (Net::new(1), 1, 0);
+    let limits = Config {
+        connections_max: 400,
+        connections_per_address: 100,
+        window_of_all: 128,
+        own_address: Some(far(9, 2).ip()),
+        ..config()
+    };
+    assert_eq!(net.add(B, 2, limits), b);
+    assert_eq!(net.add(A, 1, config()), a);
+    let invented = if says.is_none() { Vec::new() } else { crowd(&mut net, 1, 1..200) };
+    net.run_for(Duration::from_millis(10));
+    for &place in invented.iter().filter(|_| says == Some(1)) {
+        net.places[place].node.send(B, 1u32.to_le_bytes().to_vec()).ok();
+        net.drain(place);
+    }
+    net.connect(a, B, 2);
+    net.run_for(Duration::from_millis(10));
+    net.take(b);
+    let (start, mut sent, mut received) = (net.now, 0u32, 0);
+    while received < 2000 {
+        while sent < 2000 && net.places[a].node.send(B, vec![1; 900]).is_ok() {
+            sent += 1;
+        }
+        net.drain(a);
+        net.run_for(DELAY);
+        let events = std::mem::take(&mut net.places[b].events);
+        received += events.iter().filter(|e| matches!(e, Event::Message { from: A, .. })).count();
+        assert!(net.now < start + Duration::from_secs(10), "{received}");
+    }
+    net.now.saturating_since(start)
+}
+
+#[test]
+fn a_crowd_at_one_address_takes_no_more_than_its_part_of_the_window() {
+    let (alone, silent, talking) = (with_crowd(None), with_crowd(Some(0)), with_crowd(Some(1)));
+    println!(
+        "{alone:?} alone, {silent:?} among a hundred that are silent, {talking:?} among a hundred that talk"
+    );
+    assert!(silent <= alone * 3 / 2, "{silent:?} instead of {alone:?}");
+    assert!(talking <= alone * 3, "{talking:?} instead of {alone:?}");
+}

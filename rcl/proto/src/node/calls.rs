@@ -1,20 +1,30 @@
 //! Frames that belong to no connection: calls, their confirmations, and what comes too late. Anybody may have made
 //! them up, so they are answered without a memory of it, by one frame that is no longer, as often as [`Gate`] allows.
 
-use super::{EVENTS_PER_CONNECTION, Event, Node, SHARE_MIN};
+use super::{EVENTS_PER_CONNECTION, Event, Node};
 use crate::config::WINDOW_MAX;
 use crate::connection::{CloseReason, Newcomer, State, Verdict};
 use crate::gate::{Call, Promise};
 use crate::memory::Memory;
+use crate::shares::{Group, Room, SHARE_MIN};
 use crate::wire::{CallRefusal, Header, Kind};
 use cl_base::{PeerId, Time};
+use std::cmp::Reverse;
 use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A connection over which nothing has gone for so long since it was made may be given up for another one: longer than anybody who
+/// has something to say waits with it.
+const UNUSED_LIFE: Duration = Duration::from_secs(1);
+/// If no such was found, it is looked for again after this: each time all are looked at.
+const SEARCH_PAUSE: Duration = Duration::from_millis(10);
 
 impl<M: Memory> Node<M> {
     /// Somebody calls in the name of `peer`, or confirms a call that was answered with what no longer holds. Nothing
     /// changes.
     pub(super) fn on_call(&mut self, now: Time, peer: PeerId, addr: SocketAddr, hello: &Header) {
-        let share = self.share(self.places.len() + 1);
+        let group = self.shares.group(addr.ip());
+        let share = self.shares.of_newcomer(group);
         // Both call at once: that is one connection, of which the peer perhaps does not know yet.
         let ours = self.slot(peer).map(|(_, slot)| &mut slot.connection);
         let ours = ours.filter(|c| c.is_with(hello.source, addr));
@@ -24,9 +34,10 @@ impl<M: Memory> Node<M> {
                 self.drop_of(peer, |counters| &mut counters.stale);
                 return;
             }
-            if !self.has_room(peer) {
-                self.drop_of(peer, |counters| &mut counters.refused);
-                return self.refuse(now, peer, addr, hello, CallRefusal::Full);
+            // If a place has to be given up for it, that is done once the call is confirmed.
+            let room = self.room(peer, group);
+            if room != Room::Free && (now < self.search_at || !self.shares.has_unused()) {
+                return self.refuse_for(now, peer, addr, hello, room);
             }
         }
         let (callee, grant) = ours.unwrap_or_else(|| {
@@ -108,9 +119,10 @@ impl<M: Memory> Node<M> {
 
     /// A call that is proven becomes a connection, in the place of a former one.
     fn admit(&mut self, now: Time, peer: PeerId, Newcomer { addr, confirm }: Newcomer) {
-        if !self.has_room(peer) {
-            self.drop_of(peer, |counters| &mut counters.refused);
-            return self.refuse(now, peer, addr, &confirm, CallRefusal::Full);
+        let group = self.shares.group(addr.ip());
+        let room = self.room(peer, group);
+        if room != Room::Free && !self.make_room(now, group, room) {
+            return self.refuse_for(now, peer, addr, &confirm, room);
         }
         if let Some((_, former)) = self.slot(peer)
             && !former.reported
@@ -124,9 +136,17 @@ impl<M: Memory> Node<M> {
         }
         self.begin(now, peer, addr);
         let (place, slot) = self.slot(peer).expect("it has just begun");
+        slot.called = true;
         slot.connection.receiver.keep_promise(Promise(confirm.delay).grant());
         slot.connection.on_confirm(now, &confirm);
         self.announce(now, place, State::Calling);
+    }
+
+    /// Refuses a call for want of a place.
+    fn refuse_for(&mut self, now: Time, peer: PeerId, addr: SocketAddr, call: &Header, room: Room) {
+        self.drop_of(peer, |counters| &mut counters.refused);
+        let why = if room == Room::AddressFull { CallRefusal::AddressFull } else { CallRefusal::Full };
+        self.refuse(now, peer, addr, call, why);
     }
 
     /// Tells the caller why it is not answered, or its confirmation not taken.
@@ -164,11 +184,44 @@ impl<M: Memory> Node<M> {
         self.gate.number(peer, former, self.remembered.forgotten())
     }
 
-    /// True if there is room for a connection to `peer`, and for what is to be told of it.
-    fn has_room(&self, peer: PeerId) -> bool {
-        let (peers, events) = (self.places.len(), self.events.len());
-        events < EVENTS_PER_CONNECTION * self.config.connections_max
-            && (peers < self.config.connections_max || self.places.contains_key(&peer))
+    /// Whether there is room for a connection to `peer`, and for what is to be told of it.
+    fn room(&self, peer: PeerId, group: Group) -> Room {
+        if self.events.len() >= EVENTS_PER_CONNECTION * self.config.connections_max {
+            Room::Full
+        } else if self.places.contains_key(&peer) {
+            Room::Free
+        } else {
+            self.shares.room(group)
+        }
+    }
+
+    /// Gives up a connection over which nothing has gone: the oldest at the address of which there are most, or at this one
+    /// if it has all that it may have. False if there is none.
+    fn make_room(&mut self, now: Time, group: Group, room: Room) -> bool {
+        if now < self.search_at || self.events.len() >= EVENTS_PER_CONNECTION * self.config.connections_max {
+            return false;
+        }
+        let unused = self.slots.iter().flatten().filter(|slot| {
+            let idle = slot.called && !slot.used && slot.connection.sender.has_said_nothing();
+            let here = room == Room::Full || slot.group == group;
+            idle && here && now.saturating_since(slot.since) >= UNUSED_LIFE
+        });
+        let oldest = unused.max_by_key(|slot| (self.shares.places(slot.group), Reverse(slot.since)));
+        let Some(peer) = oldest.map(|slot| slot.peer) else {
+            self.search_at = now + SEARCH_PAUSE;
+            return false;
+        };
+        let (_, slot) = self.slot(peer).expect("just found");
+        let (reported, over) = (slot.reported, slot.connection.is_over());
+        let (reset, addr) = (slot.connection.reset(), slot.connection.addr);
+        if !over {
+            self.queue_answer(peer, addr, reset);
+        }
+        if !reported {
+            self.events.push_back(Event::Closed(peer, CloseReason::Unused));
+        }
+        self.forget(peer);
+        true
     }
 
     fn answer(&mut self, now: Time, peer: PeerId, addr: SocketAddr, answer: Header) {
