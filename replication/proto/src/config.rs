@@ -119,11 +119,13 @@ pub enum Mutation {
     WeakTentativeQuorum,
     /// What was executed tentatively is not undone when the view changes.
     NoUndo,
+    /// Members go on executing after the end of their epoch.
+    EpochRunsOn,
 }
 
 impl Mutation {
     /// All of them, with the names that command lines use.
-    pub const ALL: [(&'static str, Mutation); 12] = [
+    pub const ALL: [(&'static str, Mutation); 13] = [
         ("no-freeze", Mutation::NoFreeze),
         ("commit-quorum-2f", Mutation::CommitQuorum2f),
         ("lowest-view", Mutation::LowestView),
@@ -136,6 +138,7 @@ impl Mutation {
         ("read-before-order", Mutation::ReadBeforeOrder),
         ("weak-tentative-quorum", Mutation::WeakTentativeQuorum),
         ("no-undo", Mutation::NoUndo),
+        ("epoch-runs-on", Mutation::EpochRunsOn),
     ];
 }
 

@@ -38,6 +38,7 @@ fn nanos(nanos: i128) -> Duration {
 
 /// One member: one replica, two if it is a pair of twins, none while it is down.
 pub(crate) struct Host {
+    /// Its number in the run; also in the roster, unless it is a newcomer.
     pub(crate) id: MemberId,
     pub(crate) peer: PeerId,
     seed: u64,
@@ -54,8 +55,14 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(seed: u64, config: &Config, id: MemberId, clock: Clock, copies: usize) -> Host {
-        let peer = config.peer(id);
+    pub(crate) fn new(
+        seed: u64,
+        config: &Config,
+        id: MemberId,
+        peer: PeerId,
+        clock: Clock,
+        copies: usize,
+    ) -> Host {
         Host {
             id,
             peer,
@@ -79,27 +86,43 @@ impl Host {
         !self.copies.is_empty()
     }
 
+    /// Whether it is, or was, in a roster.
+    pub(crate) fn is_member(&self) -> bool {
+        self.config.member(self.peer).is_some()
+    }
+
+    /// A newcomer hears that it is in the roster.
+    pub(crate) fn join(&mut self, config: &Config, now: Time) {
+        self.config = config.clone();
+        self.begin(now);
+    }
+
+    fn place(&self) -> MemberId {
+        self.config.member(self.peer).expect("only members run")
+    }
+
     /// Starts with nothing on its disks.
     pub(crate) fn begin(&mut self, now: Time) {
         let local = self.local(now);
+        let place = self.place();
         self.copies.clear();
         for disk in &mut self.disks {
             *disk = Disk::default();
             let keys = Box::new(SimKeys::new(self.seed, self.peer));
-            self.copies.push(Replica::new(self.config.clone(), self.id, keys, Ledger::default(), local));
+            self.copies.push(Replica::new(self.config.clone(), place, keys, Ledger::default(), local));
         }
     }
 
     /// Starts with what is on its disks.
     pub(crate) fn restart(&mut self, now: Time) -> Result<(), String> {
-        let local = self.local(now);
+        let (local, place) = (self.local(now), self.place());
         self.fall();
         for disk in &mut self.disks {
             let records = disk.read().map_err(|e| format!("member {}: its disk is damaged: {e}", self.id))?;
             let keys = Box::new(SimKeys::new(self.seed, self.peer));
             let replica = Replica::recover(
                 self.config.clone(),
-                self.id,
+                place,
                 keys,
                 Ledger::default(),
                 local,

@@ -1,9 +1,10 @@
 //! The service that is simulated: it remembers everything that was done to it, so that judges can ask.
 
+use crate::plan::ROGUE;
 use borsh::{BorshDeserialize, BorshSerialize};
 use cl_base::codec;
 use cl_base::{PeerId, Time};
-use replication_proto::{Apply, RestoreError, StateMachine};
+use replication_proto::{Apply, Replacement, RestoreError, StateMachine};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -112,6 +113,10 @@ impl StateMachine for Ledger {
 
     fn next_deadline(&self) -> Option<Time> {
         self.alarms.first().map(|(at, ..)| *at)
+    }
+
+    fn may_replace(&self, client: PeerId, _: &Replacement) -> bool {
+        client != ROGUE
     }
 
     fn snapshot(&self) -> Vec<u8> {

@@ -130,6 +130,13 @@ pub enum Fault {
         /// When.
         span: Span,
     },
+    /// A client has a member replaced by a newcomer.
+    Replace {
+        /// Which.
+        member: usize,
+        /// When it asks for that.
+        at: Duration,
+    },
     /// There is a faulty client.
     Rogue,
     /// A client restarts and knows nothing.
@@ -153,6 +160,9 @@ impl fmt::Display for Fault {
                 flapping.map_or(Ok(()), |period| write!(f, ", flapping every {} ms", period.as_millis()))
             }
             Fault::PowerCut { span } => write!(f, "power cut, {span}"),
+            Fault::Replace { member, at } => {
+                write!(f, "member {member} is replaced at {} ms", at.as_millis())
+            }
             Fault::Rogue => write!(f, "a faulty client"),
             Fault::ClientRestart { client, at } => {
                 write!(f, "client {client} restarts at {} ms", at.as_millis())
@@ -268,6 +278,11 @@ impl Plan {
         })
     }
 
+    /// How many newcomers there are.
+    pub(crate) fn newcomers(&self) -> usize {
+        self.faults().filter(|(_, fault)| matches!(fault, Fault::Replace { .. })).count()
+    }
+
     /// Strikes out lies, where nobody is promised to survive them. A member that would have lied fails otherwise or
     /// not at all.
     pub(crate) fn keep_honest(&mut self) {
@@ -303,7 +318,9 @@ impl Plan {
                             *fault = None;
                         }
                     }
-                    Some(Fault::ClientRestart { at, .. }) if *at > heal => *fault = None,
+                    Some(Fault::ClientRestart { at, .. } | Fault::Replace { at, .. }) if *at > heal => {
+                        *fault = None
+                    }
                     _ => {}
                 }
             }

@@ -13,6 +13,7 @@ fn options(seed: u64) -> Options {
 #[test]
 fn whatever_fails_within_f_the_judges_have_nothing_to_object_to() {
     let (mut completed, mut read, mut notified, mut views, mut transfers) = (0, 0, 0, 0, 0);
+    let (mut newcomers, mut undone) = (0, 0);
     for seed in 1..=SEEDS {
         let report = run(options(seed));
         assert!(report.violations.is_empty(), "seed {seed}: {:?}", report.violations);
@@ -20,6 +21,8 @@ fn whatever_fails_within_f_the_judges_have_nothing_to_object_to() {
         read += report.reads;
         notified += report.notified;
         views += report.events.get("views installed").unwrap_or(&0);
+        newcomers += report.faults.get("newcomers").unwrap_or(&0);
+        undone += report.events.get("executions undone").unwrap_or(&0);
         transfers += report.events.get("states transferred").unwrap_or(&0);
     }
     // The runs did something.
@@ -28,6 +31,8 @@ fn whatever_fails_within_f_the_judges_have_nothing_to_object_to() {
     assert!(notified > 5 * SEEDS, "{notified} notifications");
     assert!(views > SEEDS / 2, "{views} views");
     assert!(transfers > SEEDS, "{transfers} transfers");
+    assert!(newcomers > SEEDS / 4, "{newcomers} newcomers");
+    assert!(undone > SEEDS / 10, "{undone} executions undone");
 }
 
 #[test]
@@ -78,9 +83,13 @@ fn more_than_f_faulty_members_are_noticed() {
 #[test]
 #[cfg_attr(debug_assertions, ignore = "needs over a thousand seeds")]
 fn broken_rules_are_noticed() {
-    for mutation in
-        [Mutation::NoFreeze, Mutation::CheckpointQuorumWeak, Mutation::UnpersistedP, Mutation::WeakReadQuorum]
-    {
+    for mutation in [
+        Mutation::NoFreeze,
+        Mutation::CheckpointQuorumWeak,
+        Mutation::UnpersistedP,
+        Mutation::WeakReadQuorum,
+        Mutation::EpochRunsOn,
+    ] {
         assert!(noticed(Sabotage::Mutation(mutation), 3000).is_some(), "{mutation:?}");
     }
 }

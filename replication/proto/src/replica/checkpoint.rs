@@ -216,10 +216,10 @@ impl<S: StateMachine> Replica<S> {
     /// The state before the stable one is kept, too: for those who are fetching it. And the newest one in any case,
     /// as the base of a transfer to a newer one.
     pub(super) fn forget_snapshots(&mut self) {
-        let stable = self.stable.rsn;
-        let newest = self.snapshots.range(..=stable).next_back().map_or(stable, |(r, _)| *r);
-        let oldest = newest.min(stable.saturating_sub(self.config.checkpoint_interval));
-        self.snapshots = self.snapshots.split_off(&oldest);
+        let mut kept = self.snapshots.range(..=self.stable.rsn).rev().map(|(rsn, _)| *rsn);
+        if let Some(oldest) = kept.next().map(|newest| kept.next().unwrap_or(newest)) {
+            self.snapshots = self.snapshots.split_off(&oldest);
+        }
     }
 
     /// Everything that a restart needs, in one record, so that the host may delete what came before.

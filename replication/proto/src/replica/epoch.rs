@@ -1,6 +1,6 @@
 //! From one epoch to the next (PROTOCOL.md 2.15).
 
-use super::{Mode, Refusal, Replica};
+use super::{Mode, Mutation, Refusal, Replica};
 use crate::certificate::CheckpointProof;
 use crate::effect::{Effect, Event};
 use crate::epoch::{Reconfiguration, ReplaceError};
@@ -39,6 +39,11 @@ impl<S: StateMachine> Replica<S> {
             return Err(ReplaceError::NotAllowed);
         }
         Ok(asked)
+    }
+
+    /// Whether nothing more is executed in this epoch.
+    pub(super) fn at_end(&self) -> bool {
+        self.ended.is_some() && !self.mutated(Mutation::EpochRunsOn)
     }
 
     /// The next epoch begins: q members of this one have signed its end. What this one ordered beyond is void, and

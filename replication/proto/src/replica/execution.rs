@@ -22,7 +22,7 @@ const NOTIFY_BYTES_MAX: usize = 48 * 1024;
 impl<S: StateMachine> Replica<S> {
     /// Executes what is committed, in order, and what may be executed before that.
     pub(super) fn execute_ready(&mut self) {
-        while self.halted.is_none() && self.has_state() && self.ended.is_none() {
+        while self.halted.is_none() && self.has_state() && !self.at_end() {
             self.settle_tentative();
             let rsn = self.executed + 1;
             let Some(slot) = self.log.get(rsn) else { return };

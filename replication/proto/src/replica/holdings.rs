@@ -41,7 +41,7 @@ impl<S: StateMachine> Replica<S> {
             table("early votes", self.early.len(), EARLY_VOTES_MAX * n),
             table("view changes", self.view_changes.len(), n),
             table("claims", self.claims.values().map(|c| c.len()).sum(), CLAIMS_MAX * n),
-            // The stable one, the one before it, those above it, and the base of a transfer.
+            // The stable one and the one before it, those above it, one of them at the end of the epoch.
             table("snapshots", self.snapshots.len(), checkpoints + 3),
             table("tentative executions", self.tentative.len(), window),
             table("pending requests", self.pending.len(), PENDING_MAX),

@@ -78,7 +78,7 @@ impl<S: StateMachine> Replica<S> {
 
     /// Rule 2: the primary assigns positions while requests wait or a deadline has come.
     pub(super) fn propose(&mut self) {
-        while self.normal() && self.role() == Role::Primary && self.ended.is_none() {
+        while self.normal() && self.role() == Role::Primary && !self.at_end() {
             let rsn = self.last_assigned + 1;
             if !self.log.in_window(rsn) || self.in_flight() >= self.config.pipeline || !self.knows_order() {
                 return;

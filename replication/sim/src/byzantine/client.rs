@@ -28,6 +28,11 @@ impl Rogue {
         }
     }
 
+    /// The group is in another epoch.
+    pub(crate) fn follow(&mut self, config: &Config) {
+        self.config = config.clone();
+    }
+
     /// Frames and to whom they go: requests under used and absurd numbers, different ones under one number to
     /// different members, some that only a part of the members can verify, acknowledgements of what never was,
     /// garbage. `asked` is told of each signed command: its number and that of its request.

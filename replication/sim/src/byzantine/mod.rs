@@ -77,6 +77,11 @@ impl Adversary {
         }
     }
 
+    /// It works in another epoch.
+    pub(crate) fn follow(&mut self, config: &Config) {
+        self.config = config.clone();
+    }
+
     /// What it receives can be sent again by it.
     pub(crate) fn hears(&mut self, bytes: &[u8]) {
         if self.strategies.contains(&Strategy::Replaying) {

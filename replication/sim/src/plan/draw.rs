@@ -51,12 +51,30 @@ impl Plan {
         };
         // A rule that is broken on purpose must be noticed with the strongest guarantee, unless told otherwise.
         let usual = if options.sabotage.is_some() { Guarantee::Byzantine } else { drawn };
+        plan.draw_replacements(&mut Rng::new(options.seed ^ 0xe0));
         plan.guarantee = options.guarantee.unwrap_or(usual);
         if plan.guarantee == Guarantee::CrashOnly && !options.beyond {
             plan.keep_honest();
         }
         plan.trim(&options.trim);
         plan
+    }
+
+    /// Who is replaced, if there are others: one member or two, correct ones as well.
+    fn draw_replacements(&mut self, rng: &mut Rng) {
+        if self.f == 0 || !rng.chance(1, 3) {
+            return;
+        }
+        let n = 3 * self.f as u64 + 1;
+        let first = rng.below(n);
+        let mut members = vec![first];
+        if rng.chance(1, 3) {
+            members.push((first + rng.within(1, n - 1)) % n);
+        }
+        for member in members {
+            let at = millis(rng.within(1, self.heal.as_millis() as u64));
+            self.faults.push(Some(Fault::Replace { member: member as usize, at }));
+        }
     }
 
     /// Draws everything. `f` and the number of faulty members are drawn, too, unless they are given.

@@ -6,7 +6,7 @@ use crate::ledger::{Command, Op, SIZE};
 use crate::plan::ROGUE;
 use cl_base::codec;
 use cl_base::{PeerId, Rng, Time};
-use replication_proto::{Client, ClientEffect, ReadTicket, Ticket};
+use replication_proto::{Client, ClientEffect, MemberId, ReadTicket, Ticket};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -113,8 +113,13 @@ impl World {
                 ClientEffect::NotificationsBegin { seq } => self.judge.notifications_begin(peer, seq),
                 ClientEffect::EpochBegan { epoch, .. } => {
                     self.trace(|_| format!("{peer} is in epoch {epoch}"));
+                    self.newcomers_join(i);
                 }
-                ClientEffect::Outvoted { member } => self.judge.outvoted(peer, member),
+                ClientEffect::Outvoted { member } => {
+                    let liar = self.host_of(self.clients[i].client.config().peer(member));
+                    let liar = liar.expect("only members are accused");
+                    self.judge.outvoted(peer, MemberId(liar as u8));
+                }
                 ClientEffect::Read { ticket, result } => {
                     if let Some(began) = self.clients[i].reads.remove(&ticket) {
                         self.judge.read(peer, began, self.now, result);
@@ -131,6 +136,32 @@ impl World {
             if self.clients[i].timer_at.is_none_or(|before| at < before) {
                 self.clients[i].timer_at = Some(at);
                 self.schedule(at, Happening::ClientTimer(i));
+            }
+        }
+    }
+
+    /// Has a replacement ordered, again and again until the epoch begins.
+    pub(super) fn ask_to_replace(&mut self) {
+        let now = self.now;
+        let host = &mut self.clients[0];
+        let Some(replacement) = self.replacements.get(host.client.config().epoch as usize) else { return };
+        if host.client.has_room() {
+            host.client.replace(now, *replacement).expect("there is room");
+        }
+        self.after_client(0);
+        let pause = Duration::from_millis(self.rng.within(200, 600));
+        self.schedule(self.now + pause, Happening::AsksToReplace);
+    }
+
+    /// A client has heard of a new roster, and with it the hosts of newcomers in it.
+    fn newcomers_join(&mut self, client: usize) {
+        let (config, now) = (self.clients[client].client.config().clone(), self.now);
+        self.rogue.follow(&config);
+        for i in 0..self.hosts.len() {
+            if !self.hosts[i].is_member() && config.member(self.hosts[i].peer).is_some() {
+                self.judge.fault("newcomers");
+                self.hosts[i].join(&config, now);
+                self.after_member(i);
             }
         }
     }

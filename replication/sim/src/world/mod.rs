@@ -8,10 +8,12 @@ use crate::byzantine::{Adversary, Plot, Rogue};
 use crate::host::{Host, Output};
 use crate::judge::{Judge, Report};
 use crate::ledger::Ledger;
-use crate::plan::{Plan, Sabotage, Strategy, Trim, Trouble};
+use crate::plan::{Clock, Plan, Sabotage, Strategy, Trim, Trouble};
 use cl_base::{PeerId, Rng, Time};
 use clients::ClientHost;
-use replication_proto::{ActiveSet, ClientAuthentication, Config, Event, Guarantee, MemberId, Mode};
+use replication_proto::{
+    ActiveSet, ClientAuthentication, Config, Event, Guarantee, MemberId, Mode, Replacement,
+};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
@@ -59,6 +61,7 @@ enum Happening {
     FaultEnds(usize),
     Forgets(usize),
     RogueAsks,
+    AsksToReplace,
 }
 
 struct World {
@@ -81,6 +84,8 @@ struct World {
     troubles: Vec<Option<(Trouble, Time)>>,
     /// Partitions in force, by the number of the fault.
     partitions: BTreeMap<usize, network::Partition>,
+    /// Replacements asked for, in order: with each begins an epoch.
+    replacements: Vec<Replacement>,
     settling: bool,
 }
 
@@ -138,16 +143,22 @@ impl World {
         let seed = options.seed;
         let strategies: Vec<Vec<Strategy>> = (0..n).map(|i| plan.strategies(i)).collect();
         let id = |i: usize| MemberId(i as u8);
+        let newcomers = plan.newcomers();
         let hosts = (0..n)
             .map(|i| {
                 let copies = if strategies[i].contains(&Strategy::Twins) { 2 } else { 1 };
-                Host::new(seed, &config, id(i), plan.clocks[i], copies)
+                Host::new(seed, &config, id(i), config.peer(id(i)), plan.clocks[i], copies)
             })
+            .chain((n..n + newcomers).map(|i| {
+                let clock = Clock { offset: Duration::from_secs(1), drift: 0 };
+                Host::new(seed, &config, id(i), PeerId::new(10 + i as u32, 0), clock, 1)
+            }))
             .collect();
         let adversaries = strategies
             .into_iter()
             .enumerate()
             .map(|(i, s)| (!s.is_empty()).then(|| Adversary::new(seed, &config, id(i), s)))
+            .chain((0..newcomers).map(|_| None))
             .collect();
         let mut rng = Rng::new(seed ^ 0x3e7);
         World {
@@ -166,14 +177,15 @@ impl World {
             hosts,
             adversaries,
             clients: Vec::new(),
-            troubles: vec![None; n],
+            troubles: vec![None; n + newcomers],
+            replacements: Vec::new(),
             partitions: BTreeMap::new(),
         }
     }
 
     fn play(&mut self) {
         self.trace(|w| format!("{:?}", Plan { faults: Vec::new(), ..w.plan.clone() }));
-        for i in 0..self.hosts.len() {
+        for i in 0..self.config.n() {
             let now = self.now;
             self.hosts[i].begin(now);
             self.after_member(i);
@@ -213,6 +225,11 @@ impl World {
         !self.plan.is_faulty(member)
     }
 
+    /// The host of this party.
+    fn host_of(&self, peer: PeerId) -> Option<usize> {
+        self.hosts.iter().position(|host| host.peer == peer)
+    }
+
     /// The ledger of the correct member that is furthest.
     fn furthest(&self) -> Option<&Ledger> {
         (0..self.hosts.len())
@@ -224,6 +241,7 @@ impl World {
 
     fn is_complete(&self) -> bool {
         self.clients.iter().all(|c| c.left == 0 && c.client.outstanding() == 0 && c.reads.is_empty())
+            && self.clients[0].client.config().epoch == self.replacements.len() as u64
             && self.furthest().is_some_and(|l| l.alarms.is_empty() && !self.judge.undelivered(l))
     }
 
@@ -237,8 +255,8 @@ impl World {
             for replica in &host.copies {
                 let s = replica.status();
                 waiting.push(format!(
-                    "{}: view {} {:?} {:?} h {} executed {} pending {}",
-                    s.me, s.view, s.mode, s.role, s.stable, s.executed, s.pending
+                    "{}: epoch {} view {} {:?} {:?} h {} executed {} pending {}",
+                    host.id, s.epoch, s.view, s.mode, s.role, s.stable, s.executed, s.pending
                 ));
             }
         }
@@ -249,22 +267,30 @@ impl World {
         let correct: Vec<_> = (0..self.hosts.len())
             .filter(|i| self.is_correct(*i))
             .flat_map(|i| self.hosts[i].copies.first().map(|r| (self.hosts[i].id, r)))
-            .map(|(id, r)| (id, r.status(), r.state_digest(), r.machine()))
+            .map(|(id, r)| {
+                (id, r.status(), r.state_digest(), r.machine(), r.config().peer(r.status().primary))
+            })
+            .filter(|c| !c.1.retired)
             .collect();
         let top = correct.iter().map(|c| c.1.executed).max().unwrap_or(0);
-        let top_view = correct.iter().map(|c| c.1.view).max().unwrap_or(0);
+        let top_view = correct.iter().map(|c| (c.1.epoch, c.1.view)).max().unwrap_or((0, 0));
+        let behind = correct.iter().filter(|c| c.1.epoch < top_view.0);
+        let behind: Vec<String> =
+            behind.map(|c| format!("progress: member {} stays in epoch {}", c.0, c.1.epoch)).collect();
         let late: Vec<String> = correct
             .iter()
-            .filter(|c| c.1.view == top_view && c.1.active.contains(&c.0) && c.1.executed < top)
+            .filter(|c| {
+                (c.1.epoch, c.1.view) == top_view && c.1.active.contains(&c.1.me) && c.1.executed < top
+            })
             // A Byzantine primary can leave one member out until the next checkpoint.
-            .filter(|c| self.is_correct(usize::from(c.1.primary.0)))
+            .filter(|c| self.host_of(c.4).is_some_and(|host| self.is_correct(host)))
             // Who left the view alone waits until the others follow: there is no way back (2.8).
             .filter(|c| c.1.mode == Mode::Normal)
             .map(|c| format!("progress: active member {} stays at RSN {} of {top}", c.0, c.1.executed))
             .collect();
         let members: Vec<_> = correct.iter().map(|c| (c.0, c.1.executed, c.2, c.3)).collect();
         self.judge.conclude(&members);
-        for objection in late {
+        for objection in late.into_iter().chain(behind) {
             self.judge.object(objection);
         }
     }
@@ -319,6 +345,7 @@ impl World {
             Happening::FaultBegins(number) => self.fault_begins(number),
             Happening::FaultEnds(number) => self.fault_ends(number),
             Happening::RogueAsks => self.rogue_asks(),
+            Happening::AsksToReplace => self.ask_to_replace(),
             Happening::Forgets(i) => self.forgets(i),
         }
     }
@@ -344,6 +371,12 @@ impl World {
         for (copy, output) in self.hosts[i].drain() {
             match output {
                 Output::Event(event) => {
+                    if let Event::EpochBegan { .. } = &event
+                        && let Some(adversary) = &mut self.adversaries[i]
+                        && let Some(replica) = self.hosts[i].copies.get(copy)
+                    {
+                        adversary.follow(replica.config());
+                    }
                     self.trace(|w| match &event {
                         Event::Executed { rsn, digest, ops, .. } => {
                             format!("{} executes {rsn} {digest:?} with {ops}", w.hosts[i].id)

@@ -27,8 +27,7 @@ impl Partition {
 impl World {
     /// Hands a message over to its receiver.
     pub(super) fn deliver(&mut self, from: PeerId, to: PeerId, bytes: Vec<u8>) {
-        if let Some(member) = self.config.member(to) {
-            let i = usize::from(member.0);
+        if let Some(i) = self.host_of(to) {
             match self.troubles[i] {
                 Some((Trouble::CutOff | Trouble::Deaf, _)) => return,
                 Some((Trouble::Paused, until)) => {
@@ -79,15 +78,21 @@ impl World {
 
     /// The network: loses, duplicates, delays; only delays a little after the heal.
     pub(super) fn transmit(&mut self, from: PeerId, to: PeerId, bytes: Vec<u8>) {
-        self.trace(|w| match message::decode(&w.config, &bytes) {
-            Ok(m) => {
-                let text = format!("{m:?}");
-                format!("  {from} > {to} {}", text.chars().take(160).collect::<String>())
+        self.trace(|w| {
+            match w
+                .hosts
+                .iter()
+                .flat_map(|h| &h.copies)
+                .find_map(|r| message::decode(r.config(), &bytes).ok())
+            {
+                Some(m) => {
+                    let text = format!("{m:?}");
+                    format!("  {from} > {to} {}", text.chars().take(160).collect::<String>())
+                }
+                None => format!("  {from} > {to} garbage, or of an epoch that is over"),
             }
-            Err(_) => format!("  {from} > {to} garbage"),
         });
-        if let (Some(a), Some(b)) = (self.config.member(from), self.config.member(to)) {
-            let (a, b) = (usize::from(a.0), usize::from(b.0));
+        if let (Some(a), Some(b)) = (self.host_of(from), self.host_of(to)) {
             if self.partitions.values().any(|p| p.cuts(self.now, a, b)) {
                 return self.judge.fault("cut by partitions");
             }
@@ -102,7 +107,7 @@ impl World {
         } else {
             1
         };
-        let slow = self.config.member(to).and_then(|m| self.troubles[usize::from(m.0)]);
+        let slow = self.host_of(to).and_then(|i| self.troubles[i]);
         let slow = if let Some((Trouble::Slow(by), _)) = slow { by } else { Duration::ZERO };
         for _ in 0..copies {
             let (low, high) = self.plan.delay;

@@ -2,6 +2,7 @@
 
 use super::{EPOCH, Happening, World, network};
 use crate::plan::{Fault, Sabotage, Strategy, Trouble};
+use replication_proto::Replacement;
 use std::time::Duration;
 
 impl World {
@@ -16,7 +17,9 @@ impl World {
                 self.schedule(EPOCH + span.to, Happening::FaultEnds(number));
             }
             Fault::Rogue => self.schedule(EPOCH, Happening::RogueAsks),
-            Fault::ClientRestart { at, .. } => self.schedule(EPOCH + at, Happening::FaultBegins(number)),
+            Fault::ClientRestart { at, .. } | Fault::Replace { at, .. } => {
+                self.schedule(EPOCH + at, Happening::FaultBegins(number))
+            }
         }
     }
 
@@ -43,12 +46,22 @@ impl World {
                 (0..self.hosts.len()).for_each(|member| self.crash(member));
             }
             Fault::ClientRestart { client, .. } => self.restart_client(client),
+            Fault::Replace { member, .. } => {
+                self.judge.fault("replacements asked for");
+                let newcomer = self.config.n() + self.replacements.len();
+                let (out, new) = (self.hosts[member].peer, self.hosts[newcomer].peer);
+                self.replacements.push(Replacement { out, new });
+                self.ask_to_replace();
+            }
             Fault::Byzantine { .. } | Fault::Rogue => {}
         }
     }
 
     /// Some fall in the middle of what they are doing.
     fn crash(&mut self, member: usize) {
+        if !self.hosts[member].is_member() {
+            return; // a newcomer that has not come yet
+        }
         if self.rng.chance(1, 2) {
             self.hosts[member].falls_after = Some(self.rng.within(1, 30));
         } else {
@@ -91,11 +104,14 @@ impl World {
                     }
                 }
             }
-            Fault::Byzantine { .. } | Fault::Rogue | Fault::ClientRestart { .. } => {}
+            Fault::Byzantine { .. } | Fault::Rogue | Fault::ClientRestart { .. } | Fault::Replace { .. } => {}
         }
     }
 
     fn restart(&mut self, member: usize) {
+        if !self.hosts[member].is_member() {
+            return;
+        }
         let now = self.now;
         let host = &mut self.hosts[member];
         if self.options.sabotage == Some(Sabotage::Amnesia) {
