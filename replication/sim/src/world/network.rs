@@ -92,10 +92,10 @@ impl World {
                 None => format!("  {from} > {to} garbage, or of an epoch that is over"),
             }
         });
-        if let (Some(a), Some(b)) = (self.host_of(from), self.host_of(to)) {
-            if self.partitions.values().any(|p| p.cuts(self.now, a, b)) {
-                return self.judge.fault("cut by partitions");
-            }
+        if let (Some(a), Some(b)) = (self.host_of(from), self.host_of(to))
+            && self.partitions.values().any(|p| p.cuts(self.now, a, b))
+        {
+            return self.judge.fault("cut by partitions");
         }
         let rough = self.now < self.healed();
         if rough && self.rng.chance(self.plan.loss, 1000) {
