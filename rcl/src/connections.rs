@@ -100,6 +100,25 @@ fn secret() -> [u8; 32] {
     secret
 }
 
+/// An event, of which the log is told what happens rarely.
+#[inline]
+fn noted(event: Option<Event>, shared: bool) -> Option<Event> {
+    if let Some(Event::Connected(_) | Event::Closed(..)) = event {
+        note(event.as_ref(), shared);
+    }
+    event
+}
+
+#[cold]
+fn note(event: Option<&Event>, shared: bool) {
+    let by = if shared { "shared memory" } else { "the network" };
+    match event {
+        Some(Event::Connected(peer)) => tracing::info!(%peer, by, "connected"),
+        Some(Event::Closed(peer, why)) => tracing::info!(%peer, by, %why, "the connection has ended"),
+        _ => {}
+    }
+}
+
 impl Connections {
     /// No connections yet, over `cl`. Calls of peers are answered. `segment_len` of `protocol` is set to what
     /// `cl` carries in one datagram; the windows and the length of messages are limited to what its socket and
@@ -250,7 +269,7 @@ impl Connections {
         if let Some(channel) = channel_of(&received) {
             let node = &self.node;
             return match self.links.on_received(cl, channel, received, |p| node.is_connected(p)) {
-                Arrival::Event(event) => Some(event),
+                Arrival::Event(event) => noted(Some(event), true),
                 Arrival::Nothing => None,
                 Arrival::Refused(refused) => {
                     self.go_by_network(cl, refused);
@@ -265,7 +284,7 @@ impl Connections {
     /// What a frame of the network has led to.
     #[inline]
     fn after_frame(&mut self, cl: &mut cl::Endpoint, now: Time) -> Option<Event> {
-        let event = self.node.poll_event();
+        let event = noted(self.node.poll_event(), false);
         if event.is_none() || matches!(event, Some(Event::Closed(..))) {
             // Whoever hears of the end may stop polling, and the peer waits for the last word.
             self.transmit(cl, now);
@@ -297,9 +316,9 @@ impl Connections {
     #[inline]
     pub(crate) fn next_event(&mut self) -> Option<Event> {
         if let Some(event) = self.links.poll_event() {
-            return Some(event);
+            return noted(Some(event), true);
         }
-        self.node.poll_event()
+        noted(self.node.poll_event(), false)
     }
 
     /// What is to be done before arrivals are looked for.
