@@ -1,6 +1,7 @@
 //! What every daemon does at its start and end.
 
 use crate::config::Config;
+use crate::cores;
 use crate::keys::{Keyring, entry_name};
 use crate::layout::Layout;
 use cl::runtime::{Runtime, RuntimeConfig};
@@ -32,21 +33,8 @@ pub fn log_to_stderr(name: &'static str) {
 }
 
 /// Keeps the keys in this process's memory out of core dumps.
-///
-/// Processes of a user without privileges find each other by reading `/proc/PID/environ` (`launch`), which a process
-/// that may not be dumped forbids; there it is the limit on the size of a core that is set, and only where nothing
-/// else of the user's would inherit it (`starts_jobs` is false).
-pub fn keep_keys_out_of_dumps(starts_jobs: bool) {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
-    let done = if rustix::process::geteuid().is_root() {
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-    } else if starts_jobs {
-        Ok(())
-    } else {
-        let limit = Rlimit { current: Some(0), ..getrlimit(Resource::Core) };
-        setrlimit(Resource::Core, limit)
-    };
-    if let Err(error) = done {
+pub fn keep_keys_out_of_dumps() {
+    if let Err(error) = cores::forbid() {
         tracing::warn!("the keys of this process may get into a core dump: {error}");
     }
 }

@@ -4,12 +4,13 @@
 //! * [`user`], [`cli`]: the user's side. [`local`]: making, starting and stopping a local cluster.
 //! * [`link`]: what they all stand on: authenticated messages ([`class`]) and ordered requests to the group.
 //! * [`launch`]: processes of jobs. [`output`]: where what they write goes.
-//! * [`config`], [`keys`], [`layout`], [`daemon`]: files, and how a daemon starts.
+//! * [`config`], [`keys`], [`layout`], [`daemon`], [`cores`]: files, and how a daemon starts.
 
 pub mod agent;
 pub mod class;
 pub mod cli;
 pub mod config;
+pub mod cores;
 pub mod daemon;
 mod heartbeats;
 pub mod keys;

@@ -1,6 +1,7 @@
 use crate::keyring::Keyring;
 use crate::outbox::{Outbox, Sent};
 use crate::roster::Roster;
+use crate::shown::Shown;
 use cl::Received;
 use cl_base::{Incarnation, PeerId, Principal, Time};
 use mml_proto::{
@@ -41,6 +42,8 @@ pub struct Endpoint {
     frame_bytes: usize,
     /// Frames that could not be sent, and are left to be repeated.
     unsent: u64,
+    /// Where others read the counters, once it is known whether they can.
+    shown: Option<Shown>,
 }
 
 impl Endpoint {
@@ -66,6 +69,7 @@ impl Endpoint {
             stalled: None,
             frame_bytes: 0,
             unsent: 0,
+            shown: None,
         }
     }
 
@@ -207,6 +211,7 @@ impl Endpoint {
 
     /// Takes a message that has arrived.
     pub fn handle(&mut self, cl: &mut cl::Endpoint, now: Time, received: Received) {
+        self.show(cl);
         let Received { from, addr, mut buf, .. } = received;
         let verdict = self.mml.handle(now, from, addr, &mut buf);
         drop(buf);
@@ -223,6 +228,7 @@ impl Endpoint {
         max: usize,
         mut each: impl FnMut(Message<'_>),
     ) -> usize {
+        self.show(cl);
         let (mut frames, mut owed) = (0, false);
         while frames < max && !self.mml.has_event() {
             let Some(Received { from, addr, mut buf, .. }) = cl.poll() else { break };
@@ -259,6 +265,7 @@ impl Endpoint {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, cl: &mut cl::Endpoint, now: Time) {
+        self.show(cl);
         self.mml.handle_timeout(now);
         self.flush(cl, now);
     }
@@ -330,7 +337,7 @@ impl Endpoint {
     }
 
     /// What has happened so far, by kind.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> Counters {
         self.mml.counters()
     }
 
@@ -338,6 +345,14 @@ impl Endpoint {
     /// address. They are repeated like lost ones.
     pub fn frames_unsent(&self) -> u64 {
         self.unsent
+    }
+
+    /// Shows others what has been counted, if it is time for that.
+    #[inline]
+    fn show(&mut self, cl: &mut cl::Endpoint) {
+        if let Some(live) = cl.counters_due() {
+            self.shown.get_or_insert_with(|| Shown::new(live)).show(live, &self.mml);
+        }
     }
 
     fn has_roster_address(&self, peer: PeerId) -> bool {

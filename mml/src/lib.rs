@@ -15,6 +15,7 @@ pub mod roster;
 mod endpoint;
 mod keyring;
 mod outbox;
+mod shown;
 
 pub use endpoint::Endpoint;
 pub use keyring::{Keyring, KeyringError};

@@ -1,6 +1,6 @@
 //! Keys that change while the cluster runs.
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use std::time::Duration;
 use system_tests::{Cluster, wait_until};
 
@@ -74,5 +74,29 @@ fn a_revoked_agent_is_heard_no_more_and_a_broken_roster_is_not_taken_up() {
     }
     std::fs::rename(&good, &roster).unwrap();
     cluster.cli(["run", "/bin/true"]).succeeded();
+    cluster.down();
+}
+
+/// The limit on cores in a text like `/proc/PID/limits`, as far as it is enforced.
+fn core_limit(limits: &str) -> String {
+    let line =
+        limits.lines().find(|line| line.starts_with("Max core file size")).expect("all limits are there");
+    line.split_whitespace().nth(4).expect("the soft limit").to_owned()
+}
+
+#[test]
+fn daemons_leave_no_cores_with_their_keys_and_jobs_leave_theirs() {
+    let ours = getrlimit(Resource::Core);
+    let most = ours.maximum.unwrap_or(u64::MAX);
+    // One that is neither none nor what the daemons set.
+    let jobs = most.min(8192);
+    setrlimit(Resource::Core, Rlimit { current: Some(jobs), maximum: ours.maximum }).unwrap();
+    let cluster = Cluster::start();
+    for process in cluster.processes() {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.pid)).unwrap();
+        assert_eq!(core_limit(&limits), most.min(1).to_string(), "{process:?}");
+    }
+    let job = cluster.cli(["run", "/bin/cat", "/proc/self/limits"]).succeeded();
+    assert_eq!(core_limit(&job.stdout), jobs.to_string());
     cluster.down();
 }

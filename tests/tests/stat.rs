@@ -95,6 +95,28 @@ fn working_processes_show_what_they_do() {
 }
 
 #[test]
+fn sessions_show_their_messages_and_what_they_refuse_by_peer() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let _busy = Busy::start(dir.path(), "mml --faults duplicate=20%");
+    let number = |counters: &serde_json::Value, group: &str, name: &str| {
+        counters[group][name].as_u64().unwrap_or_else(|| panic!("no {name}: {counters:#}"))
+    };
+    let endpoint = wait_for("an endpoint with messages and repeated frames", PATIENCE, || {
+        let listing = json(stat(dir.path(), "--json --peers"));
+        let endpoints = listing["endpoints"].as_array().expect("a list").clone();
+        let of = |e: &serde_json::Value, group: &str, name: &str| e["counters"][group][name].as_u64();
+        endpoints.into_iter().find(|e| {
+            of(e, "mml", "messages_delivered") > Some(50) && of(e, "mml drops", "replayed") > Some(0)
+        })
+    });
+    let peers = endpoint["peers"].as_array().expect("a list");
+    let of_peers = || peers.iter().map(|p| &p["counters"]);
+    let peer = of_peers().find(|c| c["mml"]["messages_delivered"] != 0).expect("a peer");
+    assert!(number(peer, "mml", "frames_sent") > 50 && number(peer, "mml drops", "replayed") > 0, "{peer:#}");
+    assert_eq!(number(peer, "mml drops", "bad_mac"), 0);
+}
+
+#[test]
 fn reliable_connections_show_their_messages_by_peer() {
     let dir = tempfile::tempdir().expect("a directory");
     let _busy = Busy::start(dir.path(), "rcl --faults duplicate=20%");

@@ -46,7 +46,7 @@ struct Args {
 
 fn main() -> ExitCode {
     daemon::log_to_stderr("hardcore");
-    daemon::keep_keys_out_of_dumps(true);
+    daemon::keep_keys_out_of_dumps();
     daemon::exit(run(&Args::parse()))
 }
 

@@ -4,6 +4,7 @@
 //! A real site has a fence agent, ipmitool or Redfish here.
 
 use cl::runtime::Signals;
+use cmm::cores;
 use cmm::launch::{Group, group};
 use cmm::layout::Layout;
 use cmm_core::identity::NodeId;
@@ -49,7 +50,7 @@ impl Power {
             .stderr(log)
             .envs(group.environment())
             .process_group(0);
-        let child = Signals::unblock_in(&mut command).spawn()?;
+        let child = cores::with_former_limit(|| Signals::unblock_in(&mut command).spawn())?;
         // On a thread: this can take seconds on a busy machine. What the agent forks before has the marker.
         let pid = child.id();
         std::thread::spawn(move || {

@@ -23,7 +23,7 @@ struct Args {
 
 fn main() -> ExitCode {
     daemon::log_to_stderr("agent");
-    daemon::keep_keys_out_of_dumps(true);
+    daemon::keep_keys_out_of_dumps();
     let args = Args::parse();
     daemon::exit(agent::run(&AgentOptions { dir: args.dir, node: NodeId(args.node) }))
 }

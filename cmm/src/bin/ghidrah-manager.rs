@@ -23,7 +23,7 @@ struct Args {
 
 fn main() -> ExitCode {
     daemon::log_to_stderr("manager");
-    daemon::keep_keys_out_of_dumps(false);
+    daemon::keep_keys_out_of_dumps();
     let args = Args::parse();
     daemon::exit(manager::run(&ManagerOptions { dir: args.dir, node: NodeId(args.node) }))
 }

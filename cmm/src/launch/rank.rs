@@ -2,6 +2,7 @@
 
 use super::group::Group;
 use super::program::{LaunchError, resolve};
+use crate::cores;
 use cmm_core::api::ExitStatus;
 use command_fds::CommandFdExt;
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -79,7 +80,7 @@ impl RankCommand {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .preserved_fds(vec![theirs]);
-        let child = with_affinity(&self.cpus, || command.spawn())
+        let child = with_affinity(&self.cpus, || cores::with_former_limit(|| command.spawn()))
             .map_err(other)?
             .map_err(|source| LaunchError::from_exec(program.clone(), source))?;
         // Holds the rank's end of the socket, which has to close when the rank ends.

@@ -1,52 +1,79 @@
+/// Declares the counters once: the public fields, their names and meanings, and their values in the same order.
+macro_rules! counters {
+    ($(#[$about:meta])* pub struct $name:ident { $($(#[doc = $meaning:literal])+ $field:ident,)+ }) => {
+        $(#[$about])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct $name {
+            $($(#[doc = $meaning])+ pub $field: u64,)+
+        }
+
+        impl $name {
+            /// Names and meanings, in the order of their declaration.
+            pub const NAMES: &'static [(&'static str, &'static str)] =
+                &[$((stringify!($field), concat!($($meaning),+)),)+];
+
+            /// The values, in the same order.
+            pub fn values(&self) -> [u64; Self::NAMES.len()] {
+                [$(self.$field),+]
+            }
+
+            pub(crate) fn add(&mut self, other: &$name) {
+                $(self.$field += other.$field;)+
+            }
+        }
+    };
+}
+
+counters! {
 /// How often what happened since the start. Frames are counted once, under the first reason to refuse them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Frames handed to `poll_transmit`'s caller.
-    pub frames_sent: u64,
+    frames_sent,
     /// Frames accepted.
-    pub frames_received: u64,
+    frames_received,
     /// Message transmissions, repetitions included.
-    pub messages_sent: u64,
+    messages_sent,
     /// ACK and NACK messages sent again.
-    pub retransmitted: u64,
+    retransmitted,
     /// Messages handed up.
-    pub messages_delivered: u64,
+    messages_delivered,
     /// Messages received again and dropped.
-    pub duplicates: u64,
+    duplicates,
     /// Refused: not a frame of this protocol version, or an authentic frame that breaks its rules.
-    pub malformed: u64,
+    malformed,
     /// Refused: the sender has no key here.
-    pub unknown_peer: u64,
+    unknown_peer,
     /// Refused: wrong authentication code.
-    pub bad_mac: u64,
+    bad_mac,
     /// Refused: a frame seen before, or too old to tell.
-    pub replayed: u64,
+    replayed,
     /// Refused: a handshake of an incarnation before the one known.
-    pub stale_incarnation: u64,
+    stale_incarnation,
     /// Refused: a handshake begun earlier than one already taken, or an answer to none under way.
-    pub stale_handshake: u64,
+    stale_handshake,
     /// Refused: a frame of a session that is not the present one.
-    pub unknown_session: u64,
+    unknown_session,
     /// Refused: no room for another peer.
-    pub peers_full: u64,
+    peers_full,
     /// Refused: the caller does not drain its events.
-    pub overload: u64,
+    overload,
     /// Messages not taken, and left to be repeated, because they are too far ahead of a missing one.
-    pub reorder_full: u64,
+    reorder_full,
     /// UNR messages dropped because the session was not up.
-    pub unr_dropped: u64,
+    unr_dropped,
     /// `send` refused for back-pressure.
-    pub backpressure: u64,
+    backpressure,
     /// NACK messages of peers lost for good.
-    pub gaps: u64,
+    gaps,
     /// Handshakes of others that were computed.
-    pub handshakes: u64,
+    handshakes,
     /// New keys for a session that went on.
-    pub rekeyed: u64,
+    rekeyed,
     /// Refused: more handshakes than may be computed.
-    pub handshakes_refused: u64,
+    handshakes_refused,
     /// Handshakes sent back for a cookie.
-    pub cookies: u64,
+    cookies,
     /// Refused: a handshake with no version in common.
-    pub incompatible: u64,
+    incompatible,
+}
 }

@@ -422,8 +422,15 @@ impl Mml {
     }
 
     /// What has happened so far, by kind.
-    pub fn counters(&self) -> &Counters {
-        &self.cx.counters
+    pub fn counters(&self) -> Counters {
+        let mut all = self.cx.counters.clone();
+        self.peers.values().for_each(|peer| all.add(&peer.counters));
+        all
+    }
+
+    /// The same for each peer that is remembered: what was done for it, and frames that claimed to be its.
+    pub fn counters_of_peers(&self) -> impl Iterator<Item = (PeerId, &Counters)> {
+        self.peers.values().map(|peer| (peer.id, &peer.counters))
     }
 
     fn pair(&self, peer: PeerId) -> Option<Arc<Pair>> {
@@ -531,6 +538,7 @@ impl Mml {
     fn forget(&mut self, id: PeerId) {
         let peer = self.peers.remove(&id).expect("a remembered peer is chosen");
         self.first_number = self.first_number.max(peer.numbers_end());
+        self.cx.counters.add(&peer.counters);
         if let Some(at) = peer.armed {
             self.timers.remove(&(at, id));
         }

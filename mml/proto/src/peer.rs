@@ -36,6 +36,7 @@ pub(crate) struct Context {
     pub(crate) gate: Gate,
     /// Numbers the attempts at sessions of this life.
     pub(crate) attempts: u64,
+    /// Of frames that are of no peer that is remembered, and of peers that are forgotten.
     pub(crate) counters: Counters,
     pub(crate) events: VecDeque<Event>,
     pub(crate) spare: Spare,
@@ -51,10 +52,15 @@ pub(crate) enum Deliver<'a> {
 
 impl Deliver<'_> {
     #[inline]
-    pub(crate) fn deliver(&mut self, cx: &mut Context, message: Message<'_>) {
-        cx.counters.messages_delivered += 1;
+    pub(crate) fn deliver(
+        &mut self,
+        events: &mut VecDeque<Event>,
+        counters: &mut Counters,
+        message: Message<'_>,
+    ) {
+        counters.messages_delivered += 1;
         match self {
-            Deliver::AsEvents => cx.events.push_back(message.into()),
+            Deliver::AsEvents => events.push_back(message.into()),
             Deliver::To(each) => each(message),
         }
     }
@@ -101,6 +107,8 @@ pub(crate) struct Peer {
     nack: NackSender,
     ack_in: AckReceiver,
     nack_in: NackReceiver,
+    /// Of what is done for it, and of frames that claim to be its.
+    pub(crate) counters: Counters,
     pub(crate) last_used: Time,
     /// When this peer's timer is set.
     pub(crate) armed: Option<Time>,
@@ -131,6 +139,7 @@ impl Peer {
             nack: NackSender::new(first),
             ack_in: AckReceiver::default(),
             nack_in: NackReceiver::default(),
+            counters: Counters::default(),
             last_used: now,
             armed: None,
             queued: false,
@@ -180,14 +189,14 @@ impl Peer {
         self.connect(now, cx);
         let up = self.is_up();
         if delivery == Delivery::Unr && !up && self.unr.len() >= cx.config.unr_while_connecting {
-            cx.counters.unr_dropped += 1;
+            self.counters.unr_dropped += 1;
             return Ok(Sequence { delivery, number: self.unr.skip() });
         }
         let (unsent, unsent_bytes) = self.unsent();
         let messages = self.ack.queue.sent() + unsent;
         let bytes = self.ack.queue.sent_bytes() + unsent_bytes;
         if messages >= cx.config.queue_messages || bytes + body.len() > cx.config.queue_bytes {
-            cx.counters.backpressure += 1;
+            self.counters.backpressure += 1;
             return Err(SendError::Backpressure(body.into()));
         }
         let number = match delivery {
@@ -262,7 +271,7 @@ impl Peer {
         self.attempt = None;
         self.answer = None;
         self.answer_due = false;
-        cx.counters.unr_dropped += self.unr.clear() as u64;
+        self.counters.unr_dropped += self.unr.clear() as u64;
         let (ack, nack) = (self.ack.fail(reason, false), self.nack.fail(reason, false));
         self.report_failed(cx, Delivery::Ack, ack, reason);
         self.report_failed(cx, Delivery::Nack, nack, reason);

@@ -4,7 +4,7 @@ mod world;
 
 use cl_base::PeerId;
 use mml_proto::{
-    Config, Delivery, DownReason, Event, FailReason, SendError, SendStatus, Verdict, peek_class,
+    Config, Counters, Delivery, DownReason, Event, FailReason, SendError, SendStatus, Verdict, peek_class,
 };
 use std::time::Duration;
 use world::{Faults, World, address, id};
@@ -65,7 +65,7 @@ fn recorded_frames_of_a_session_neither_replace_nor_revive_it() {
     world.replay_everything();
     world.run_for(SECOND);
     assert_eq!(world.events.len(), events, "a replay was noticed by the application");
-    let c = world.parties[1].counters().clone();
+    let c = world.parties[1].counters();
     assert!(c.replayed > 0, "{c:?}");
     world.send(0, 1, Delivery::Ack, 10).unwrap();
     world.run_for(SECOND);
@@ -355,4 +355,24 @@ fn a_forgotten_peer_does_not_take_new_messages_for_old_ones() {
         world.run_for(config.forget_after);
     }
     assert!(names.iter().all(|name| world.was_delivered(*name)));
+}
+
+#[test]
+fn what_is_refused_is_counted_by_peer_and_reason() {
+    let mut world = World::new(5, 3, Config::default(), Faults::default());
+    for from in [0, 2] {
+        world.send(from, 1, Delivery::Ack, 10).unwrap();
+    }
+    world.run_for(SECOND);
+    world.replay_everything();
+    world.run_for(SECOND);
+    let party = &world.parties[1];
+    let peers: Vec<_> = party.counters_of_peers().collect();
+    assert_eq!(peers.iter().map(|(peer, _)| *peer).collect::<Vec<_>>(), [id(0), id(2)]);
+    for (peer, counters) in &peers {
+        assert!(counters.messages_delivered == 1 && counters.replayed > 0, "{peer}: {counters:?}");
+    }
+    let place = Counters::NAMES.iter().position(|(name, _)| *name == "replayed").unwrap();
+    let sum: u64 = peers.iter().map(|(_, counters)| counters.values()[place]).sum();
+    assert_eq!(party.counters().values()[place], sum, "all of them, and nobody else's");
 }

@@ -12,6 +12,7 @@ mod process;
 use cl_base::{PeerId, Principal};
 use mml::{Config, Member, Roster, SecretKey};
 use process::Part;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -79,6 +80,11 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+/// Prints a measurement, also when the test passes: `println!` would be kept back then.
+fn report(measurement: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "measured: {measurement}");
+}
+
 #[test]
 fn a_member_with_a_valid_key_can_neither_deceive_nor_exhaust_nor_slow_others() {
     match std::env::var(process::PART_VARIABLE).as_deref() {
@@ -134,30 +140,30 @@ fn a_member_with_a_valid_key_can_neither_deceive_nor_exhaust_nor_slow_others() {
         assert_eq!(sent[0], got[0], "ACK messages");
         assert!(0 < got[1] && got[1] <= sent[1], "UNR messages: {} of {}", got[1], sent[1]);
     }
-    println!("measured: {} of {} UNR messages of A arrived", got_by_b[1], sent_by_a[1]);
-    println!("measured: B had {before} KiB before the attack and {after} KiB after");
+    report(format_args!("{} of {} UNR messages of A arrived", got_by_b[1], sent_by_a[1]));
+    report(format_args!("B had {before} KiB before the attack and {after} KiB after"));
     assert!(after.saturating_sub(before) << 10 <= GROWTH_MAX, "B grew from {before} to {after} KiB");
     let of = |rounds: &[Round], what: fn(&Round) -> f64| median(rounds.iter().map(what).collect());
     let rates = (of(&quiet, |r| r.rate), of(&attacked, |r| r.rate));
     let p50s = (of(&quiet, |r| r.p50_us), of(&attacked, |r| r.p50_us));
     let datagrams = (of(&quiet, |r| r.datagrams), of(&attacked, |r| r.datagrams));
-    println!("measured: {} junk packets, {} per second", junk[0], junk[1]);
-    println!(
-        "measured: datagrams taken by B per second: quiet {:.0}, attacked {:.0}",
+    report(format_args!("{} junk packets, {} per second", junk[0], junk[1]));
+    report(format_args!(
+        "datagrams taken by B per second: quiet {:.0}, attacked {:.0}",
         datagrams.0, datagrams.1
-    );
-    println!(
-        "measured: messages received per second: quiet {:.0}, attacked {:.0}, {:.3}x",
+    ));
+    report(format_args!(
+        "messages received per second: quiet {:.0}, attacked {:.0}, {:.3}x",
         rates.0,
         rates.1,
         rates.1 / rates.0
-    );
-    println!(
-        "measured: latency p50: quiet {:.1} µs, attacked {:.1} µs, {:.3}x",
+    ));
+    report(format_args!(
+        "latency p50: quiet {:.1} µs, attacked {:.1} µs, {:.3}x",
         p50s.0,
         p50s.1,
         p50s.1 / p50s.0
-    );
+    ));
     // The figures are for docs/PERFORMANCE.md; where tests run, the attacker takes the victims' processor.
     assert!(junk[0] > JUNK_MIN, "hardly an attack: {} packets", junk[0]);
 }

@@ -113,26 +113,26 @@ impl Peer {
     ) -> Verdict {
         let init = frame.init;
         if let Some(known) = self.known.filter(|known| init.incarnation < *known) {
-            cx.counters.stale_incarnation += 1;
+            self.counters.stale_incarnation += 1;
             return self.refuse(now, cx, frame, Refused::Superseded(known));
         }
         let order = (init.incarnation, init.attempt);
         if let Some((answer, _)) = self.answer.as_mut().filter(|(answer, _)| answer.mac == frame.mac) {
             if answer.times_asked == ANSWERED_MAX {
-                cx.counters.stale_handshake += 1;
+                self.counters.stale_handshake += 1;
                 return Verdict::Refused;
             }
             answer.times_asked += 1;
             self.answer_due = true;
-            cx.counters.frames_received += 1;
+            self.counters.frames_received += 1;
             return Verdict::Authentic;
         }
         if self.heard.is_some_and(|heard| order <= heard) {
-            cx.counters.stale_handshake += 1;
+            self.counters.stale_handshake += 1;
             return Verdict::Refused;
         }
         let Some(version) = common_version(cx.config.versions, init.versions) else {
-            cx.counters.incompatible += 1;
+            self.counters.incompatible += 1;
             let (low, high) = cx.config.versions;
             let verdict = self.refuse(now, cx, frame, Refused::Version(low, high));
             if verdict == Verdict::Authentic {
@@ -146,7 +146,7 @@ impl Peer {
             sent.is_some_and(|sent| now < sent + crossing(&cx.config))
         };
         if cx.me < self.id && self.attempt.as_ref().is_some_and(insists) {
-            cx.counters.frames_received += 1;
+            self.counters.frames_received += 1;
             return Verdict::Authentic;
         }
         let (me, from) = (cx.me, self.id);
@@ -154,11 +154,11 @@ impl Peer {
         match cx.gate.admit(now, &cx.config, from, source, is_signed) {
             Admission::Welcome => self.respond(now, cx, frame, version),
             Admission::Cookie(cookie) => {
-                cx.counters.cookies += 1;
+                self.counters.cookies += 1;
                 self.say(now, cx, Notice::Cookie { echo: frame.mac, cookie })
             }
             Admission::Refused => {
-                cx.counters.handshakes_refused += 1;
+                self.counters.handshakes_refused += 1;
                 Verdict::Refused
             }
         }
@@ -167,7 +167,7 @@ impl Peer {
     /// Computes the answer. The keys wait until they are used by the peer.
     fn respond(&mut self, now: Time, cx: &mut Context, frame: &InitFrame<'_>, version: u8) -> Verdict {
         let init = frame.init;
-        cx.counters.handshakes += 1;
+        self.counters.handshakes += 1;
         let continued = matches!(&self.link, Link::Up(session) if session.current.keys.id == init.continues);
         let features = cx.config.features & init.features;
         let accepted = Accepted { incarnation: cx.incarnation, features, version, continued };
@@ -176,7 +176,7 @@ impl Peer {
             noise::respond(&self.pair, cx.entropy.draw(), &prologue, frame.noise, &accepted.to_bytes());
         let Some((secrets, message)) = answer else {
             // The pair's MAC was right, so it is the peer itself that is wrong.
-            cx.counters.malformed += 1;
+            self.counters.malformed += 1;
             return Verdict::Refused;
         };
         self.heard = Some((init.incarnation, init.attempt));
@@ -195,7 +195,7 @@ impl Peer {
         self.answer = Some((answer, now + crossing(&cx.config)));
         self.answer_due = true;
         self.on_incarnation(cx, init.incarnation);
-        cx.counters.frames_received += 1;
+        self.counters.frames_received += 1;
         Verdict::Authentic
     }
 
@@ -223,10 +223,10 @@ impl Peer {
             Notice::Refusal { .. } => true,
         };
         if stale {
-            cx.counters.stale_handshake += 1;
+            self.counters.stale_handshake += 1;
             return Verdict::Refused;
         }
-        cx.counters.frames_received += 1;
+        self.counters.frames_received += 1;
         Verdict::Authentic
     }
 
@@ -238,29 +238,29 @@ impl Peer {
     fn on_response(&mut self, now: Time, cx: &mut Context, echo: &[u8; MAC_BYTES], noise: &[u8]) -> Verdict {
         let crossed = cx.me > self.id && self.answer.as_ref().is_some_and(|(_, until)| now < *until);
         if crossed || !self.in_flight(echo) {
-            cx.counters.stale_handshake += 1;
+            self.counters.stale_handshake += 1;
             return Verdict::Refused;
         }
         let flight = self.attempt.as_mut().and_then(|attempt| attempt.flight.take()).expect("checked above");
         let Some((secrets, accepted)) = flight.noise.finish(noise) else {
-            cx.counters.malformed += 1;
+            self.counters.malformed += 1;
             return Verdict::Refused;
         };
         let Accepted { incarnation, features, version, continued } = Accepted::read(&accepted);
         if self.known.is_some_and(|known| incarnation < known) {
-            cx.counters.stale_incarnation += 1;
+            self.counters.stale_incarnation += 1;
             return Verdict::Refused;
         }
         let (low, high) = cx.config.versions;
         if !(low..=high).contains(&version) || features & !cx.config.features != 0 {
-            cx.counters.malformed += 1;
+            self.counters.malformed += 1;
             return Verdict::Refused;
         }
         let keys = SessionKeys::of_initiator(&secrets);
         let epoch = Epoch::new(keys, version, features, now, &cx.config, &mut cx.entropy);
         let continued = continued && flight.continues != 0;
         let confirm = Repeat::new(now, &cx.config, &mut cx.entropy);
-        cx.counters.frames_received += 1;
+        self.counters.frames_received += 1;
         self.install(now, cx, epoch, incarnation, continued.then_some(flight.continues), Some(confirm));
         Verdict::Established
     }
@@ -322,7 +322,7 @@ impl Peer {
         self.answer_due = false;
         match &mut self.link {
             Link::Up(session) if continued == Some(session.current.keys.id) => {
-                cx.counters.rekeyed += 1;
+                self.counters.rekeyed += 1;
                 session.renew(epoch, confirm, now + cx.config.dead_after);
             }
             _ => {

@@ -103,7 +103,7 @@ fn nothing_that_an_authentic_peer_says_panics_or_grows_without_bound() {
             }
             assert!(cx.events.len() < 4000, "seed {seed}");
         }
-        let c = &cx.counters;
+        let c = &peer.counters;
         assert!(c.frames_received + c.malformed + c.unknown_session >= 40, "seed {seed}: {c:?}");
     }
 }

@@ -24,21 +24,21 @@ impl Peer {
             Err(refusal) => {
                 match refusal {
                     Refusal::Unknown => {
-                        cx.counters.unknown_session += 1;
+                        self.counters.unknown_session += 1;
                         self.tell_unknown(now, cx, session);
                     }
-                    Refusal::BadMac => cx.counters.bad_mac += 1,
-                    Refusal::Replayed => cx.counters.replayed += 1,
+                    Refusal::BadMac => self.counters.bad_mac += 1,
+                    Refusal::Replayed => self.counters.replayed += 1,
                 }
                 return Verdict::Refused;
             }
         };
         let closed = closed && verdict == Verdict::Authentic;
         if !items.are_sound() {
-            cx.counters.malformed += 1;
+            self.counters.malformed += 1;
             return Verdict::Refused;
         }
-        cx.counters.frames_received += 1;
+        self.counters.frames_received += 1;
         if closed {
             self.on_frame_after_close(now, cx, items);
             return Verdict::Authentic;
@@ -54,7 +54,7 @@ impl Peer {
         self.pace.on_heard();
         for item in items {
             if !self.on_item(now, cx, class, item, &mut deliver) {
-                cx.counters.malformed += 1;
+                self.counters.malformed += 1;
             }
         }
         verdict
@@ -110,27 +110,29 @@ impl Peer {
                 }
                 let arrival = match kind {
                     UNR => {
-                        deliver.deliver(cx, message(from, incarnation, Delivery::Unr, number, class, body));
+                        let message = message(from, incarnation, Delivery::Unr, number, class, body);
+                        deliver.deliver(&mut cx.events, &mut self.counters, message);
                         Arrival::New
                     }
                     ACK => {
                         let config = cx.config.ack_arrivals();
                         self.ack_in.on_message(now, number, base, class, body, config, |n, c, b| {
-                            deliver.deliver(cx, message(from, incarnation, Delivery::Ack, n, c, b));
+                            let message = message(from, incarnation, Delivery::Ack, n, c, b);
+                            deliver.deliver(&mut cx.events, &mut self.counters, message);
                         })
                     }
                     _ => {
                         let (arrival, gaps) = self.nack_in.on_message(now, number, base, &cx.config);
                         self.report_gaps(cx, gaps);
                         if arrival == Arrival::New {
-                            deliver
-                                .deliver(cx, message(from, incarnation, Delivery::Nack, number, class, body));
+                            let message = message(from, incarnation, Delivery::Nack, number, class, body);
+                            deliver.deliver(&mut cx.events, &mut self.counters, message);
                         }
                         arrival
                     }
                 };
-                cx.counters.duplicates += u64::from(arrival == Arrival::Duplicate);
-                cx.counters.reorder_full += u64::from(arrival == Arrival::Full);
+                self.counters.duplicates += u64::from(arrival == Arrival::Duplicate);
+                self.counters.reorder_full += u64::from(arrival == Arrival::Full);
             }
             Item::Ack { next, beyond } => {
                 let Ok(settled) =
@@ -168,9 +170,9 @@ impl Peer {
         }
     }
 
-    fn report_gaps(&self, cx: &mut Context, count: u64) {
+    fn report_gaps(&mut self, cx: &mut Context, count: u64) {
         if count > 0 {
-            cx.counters.gaps += count;
+            self.counters.gaps += count;
             cx.events.push_back(Event::Gap { peer: self.id, count });
         }
     }

@@ -55,7 +55,7 @@ impl Peer {
         } else {
             bulk = self.fill_session_frame(now, cx, frame);
         }
-        cx.counters.frames_sent += 1;
+        self.counters.frames_sent += 1;
         Some((Transmit { to: self.id, answers_hello }, bulk))
     }
 
@@ -79,8 +79,8 @@ impl Peer {
         let fits = writer.push(UNR, number, number, class, body.content());
         debug_assert!(fits, "the first message of a frame always does");
         self.last_used = now;
-        cx.counters.messages_sent += 1;
-        cx.counters.frames_sent += 1;
+        self.counters.messages_sent += 1;
+        self.counters.frames_sent += 1;
         let frame_number = session.current.next_frame_number();
         Some((number, writer.finish(&session.current.keys, frame_number)))
     }
@@ -123,7 +123,7 @@ impl Peer {
                 if !writer.push(ACK, number, self.ack.queue.base(), entry.class, entry.body.content()) {
                     break;
                 }
-                cx.counters.retransmitted += u64::from(entry.attempts > 0);
+                self.counters.retransmitted += u64::from(entry.attempts > 0);
                 self.ack.on_sent(now, number, rto);
                 owes_answer = true;
             } else if let Some(number) = self.nack.next_to_send() {
@@ -131,13 +131,13 @@ impl Peer {
                 if !writer.push(NACK, number, self.nack.queue.base(), entry.class, entry.body.content()) {
                     break;
                 }
-                cx.counters.retransmitted += u64::from(entry.attempts > 0);
+                self.counters.retransmitted += u64::from(entry.attempts > 0);
                 self.nack.on_sent(now, number, &cx.config, &mut cx.spare);
             } else {
                 break;
             }
         }
-        cx.counters.messages_sent += writer.messages;
+        self.counters.messages_sent += writer.messages;
         if owes_answer {
             session.waiting_since.get_or_insert(now);
         }

@@ -145,7 +145,7 @@ impl World {
     }
 
     fn bury(&mut self, party: usize, mml: Mml) {
-        self.buried.push(self.parties[party].counters().clone());
+        self.buried.push(self.parties[party].counters());
         self.parties[party] = mml;
     }
 
@@ -283,8 +283,8 @@ impl World {
     }
 
     /// The counters of all lives of all parties.
-    pub(crate) fn counters(&self) -> impl Iterator<Item = &Counters> {
-        self.parties.iter().map(Mml::counters).chain(&self.buried)
+    pub(crate) fn counters(&self) -> impl Iterator<Item = Counters> {
+        self.parties.iter().map(Mml::counters).chain(self.buried.iter().cloned())
     }
 
     /// Takes the next frame off the network.
