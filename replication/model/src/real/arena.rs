@@ -2,7 +2,7 @@
 
 use super::NOW;
 use cl_base::PeerId;
-use replication_proto::message::{self, Message, Vote};
+use replication_proto::message::{self, Message, Outcome, Reply, Vote};
 use replication_proto::{
     Apply, Config, Digest, Effect, Event, MemberId, Mode, Record, Replica, RestoreError, Rsn, StateMachine,
     View, VoteClaim,
@@ -46,11 +46,16 @@ pub(super) enum Fact {
     },
     Widened(View),
     Executed(Rsn, Digest),
+    /// Answered a client for this position.
+    Replied(Rsn),
     Restarted,
     Halted(&'static str),
     /// Left its view because of this VIEW-CHANGE, which it still has.
     Joined(FactId),
 }
+
+/// The operation that is read-only.
+const READ: &[u8] = b"read";
 
 /// Messages as they travel.
 pub(super) type Frames = Vec<Arc<[u8]>>;
@@ -72,6 +77,8 @@ pub(super) struct Node {
     /// Is in A(view).
     pub(super) active: bool,
     pub(super) executed: Vec<(Rsn, Digest)>,
+    /// Answers reads.
+    pub(super) reads: bool,
     pub(super) halted: bool,
 }
 
@@ -89,13 +96,16 @@ pub(super) struct Arena {
     pub(super) replays: u64,
 }
 
-/// The service: it does nothing.
+/// The service: it does nothing, and whoever is asked can read it.
 #[derive(Default)]
 pub(super) struct Nothing;
 
 impl StateMachine for Nothing {
     fn apply(&mut self, _: &mut Apply<'_>, _: &[u8]) -> Vec<u8> {
         Vec::new()
+    }
+    fn query(&self, _: PeerId, op: &[u8]) -> Option<Vec<u8>> {
+        (op == READ).then(Vec::new)
     }
     fn advance(&mut self, _: &mut Apply<'_>) {}
     fn next_deadline(&self) -> Option<cl_base::Time> {
@@ -121,6 +131,7 @@ impl Arena {
             order: Vec::new(),
             active: false,
             executed: Vec::new(),
+            reads: false,
             halted: false,
         };
         Arena {
@@ -242,10 +253,24 @@ impl Arena {
             order,
             active: status.active.contains(&id),
             executed,
+            reads: would_read(&mut replica, &self.config),
             halted: status.halted.is_some(),
         });
         number
     }
+}
+
+/// Whether the member, whose life ends here, answers a read.
+fn would_read(replica: &mut Replica<Nothing>, config: &Config) -> bool {
+    let question = message::encode(config, &Message::Read { nonce: 1, op: READ.to_vec() });
+    replica.on_message(NOW, PeerId::new(60, 0), &question);
+    let answered = |effect| match effect {
+        Effect::Send { bytes, .. } => {
+            matches!(message::decode(config, &bytes), Ok(Message::ReadReply(r)) if r.answer.is_some())
+        }
+        _ => false,
+    };
+    std::iter::from_fn(|| replica.poll_effect()).any(answered)
 }
 
 /// What comes out of a replica during a replay.
@@ -302,6 +327,9 @@ impl Watched {
             Message::Prepare { vote, .. } => self.fact(Fact::Prepare(vote), vec![bytes]),
             Message::Commit(vote) => self.fact(Fact::Commit(vote), vec![bytes]),
             Message::ViewChange(vc) if vc.sender == me => self.fact(view_change(&vc.body), vec![bytes]),
+            Message::Reply(Reply { outcome: Outcome::Executed { rsn, .. }, .. }) => {
+                self.fact(Fact::Replied(rsn), Vec::new());
+            }
             Message::NewView(nv) if nv.sender == me => {
                 let (view, tag) = (nv.body.view, message::forge::tag(config, &nv.body));
                 let order = nv.body.order.iter().map(|(digest, _)| *digest).collect();

@@ -11,11 +11,11 @@ mod steps;
 
 pub use steps::Step;
 
-use arena::Arena;
+use arena::{Arena, Fact};
 use cl_base::{PeerId, Time};
 use replication_proto::message::{self, forge as statements};
 use replication_proto::message::{Batch, Body, Proof, Request, RequestKind};
-use replication_proto::{Config, Digest, Keys, Mutation, VoteAuthentication};
+use replication_proto::{Config, Digest, Keys, MemberId, Mutation, VoteAuthentication};
 use replication_sim::SimKeys;
 use stateright::{Model, Property};
 use std::sync::Mutex;
@@ -86,6 +86,52 @@ impl Real {
         (0..N).filter(move |i| *i != byzantine)
     }
 
+    /// What a client takes as done with two phases (PROTOCOL.md 2.13): q members answered what they had prepared in one
+    /// view, one of them the Byzantine one, which says anything.
+    fn acknowledged(&self, arena: &Arena, state: &State) -> Vec<(u64, Digest)> {
+        let weakened = self.bounds.mutation == Some(Mutation::WeakTentativeQuorum);
+        let correct = if weakened { self.config.weak() } else { self.config.quorum() } - 1;
+        let prepared = |(_, fact): (_, &Fact)| match fact {
+            Fact::Commit(vote) => Some(*vote),
+            _ => None,
+        };
+        let mut votes: Vec<_> =
+            self.correct().flat_map(|i| arena.facts_of(state[i]).filter_map(prepared)).collect();
+        votes.sort_unstable();
+        votes
+            .chunk_by(|a, b| a == b)
+            .filter(|c| c.len() >= correct)
+            .map(|c| (c[0].rsn, c[0].digest))
+            .collect()
+    }
+
+    /// Whether no read that would be accepted now misses what one correct member has answered for: the Byzantine one
+    /// says whatever the client needs, in both cases (PROTOCOL.md 2.12).
+    fn reads_see_all(&self, arena: &Arena, state: &State) -> bool {
+        let replied = |(_, fact): (_, &Fact)| match fact {
+            Fact::Replied(rsn) => Some(*rsn),
+            _ => None,
+        };
+        let answered: Vec<u64> =
+            self.correct().flat_map(|i| arena.facts_of(state[i]).filter_map(replied)).collect();
+        let sees = |i: usize| {
+            let executed = &arena.node(state[i]).executed;
+            answered.iter().all(|rsn| executed.iter().any(|(done, _)| done == rsn))
+        };
+        let weakened = self.bounds.mutation == Some(Mutation::WeakReadQuorum);
+        self.correct().filter(|i| arena.node(state[*i]).reads && !sees(*i)).all(|blind| {
+            let (node, active) =
+                (arena.node(state[blind]), self.config.active(arena.node(state[blind]).view));
+            let alike = |i: usize| {
+                let other = arena.node(state[i]);
+                other.reads
+                    && (other.view, other.tag) == (node.view, node.tag)
+                    && other.executed == node.executed
+            };
+            !weakened && !self.correct().filter(|i| active.contains(&MemberId(*i as u8))).all(alike)
+        })
+    }
+
     fn arena(&self) -> std::sync::MutexGuard<'_, Arena> {
         self.arena.lock().expect("nobody panics with the arena in its hands")
     }
@@ -137,6 +183,17 @@ impl Model for Real {
                     m.correct().flat_map(|i| arena.node(state[i]).executed.iter().copied()).collect();
                 executed.sort_unstable();
                 executed.windows(2).all(|pair| pair[0].0 != pair[1].0 || pair[0].1 == pair[1].1)
+            }),
+            Property::always("what is acknowledged in two phases stays", |m: &Real, state: &State| {
+                let arena = m.arena();
+                let mut settled: Vec<(u64, Digest)> =
+                    m.correct().flat_map(|i| arena.node(state[i]).executed.iter().copied()).collect();
+                settled.extend(m.acknowledged(&arena, state));
+                settled.sort_unstable();
+                settled.windows(2).all(|pair| pair[0].0 != pair[1].0 || pair[0].1 == pair[1].1)
+            }),
+            Property::always("reads see what is acknowledged", |m: &Real, state: &State| {
+                m.reads_see_all(&m.arena(), state)
             }),
             Property::always("no correct member stops", |m: &Real, state: &State| {
                 let arena = m.arena();
