@@ -297,14 +297,14 @@ impl Connections {
     pub(crate) fn on_frame(&mut self, cl: &mut cl::Endpoint, frame: cl::Received) -> Time {
         let cl::Received { from, addr, buf, .. } = frame;
         let now = self.clock.now();
-        if !self.reserve.is_whole() {
-            self.node.on_frame_but_contents(now, from, addr, buf);
-            self.reserve.fill(cl);
-        } else if self.links.has(from) {
+        if self.links.has(from) {
             // The kernel tells if the process at the other end of shared memory has ended, and nothing else does.
             self.node.on_frame_but_calls(now, from, addr, buf);
-        } else {
+        } else if self.reserve.is_whole() {
             self.node.on_frame(now, from, addr, buf);
+        } else {
+            self.node.on_frame_but_contents(now, from, addr, buf);
+            self.reserve.fill(cl);
         }
         if now >= self.next_deadline() {
             self.on_deadline(cl, now);

@@ -394,10 +394,10 @@ impl<M: Memory> Node<M> {
         self.take_in(now, peer, addr, frame, Taking { calls: false, contents: true });
     }
 
-    /// As [`Node::on_frame_but_calls`], when buffers are so scarce that none can be kept: of a frame with contents only
+    /// As [`Node::on_frame`], when buffers are so scarce that none can be kept: of a frame with contents only
     /// what it acknowledges and grants is taken in, and the contents are to be sent again.
     pub fn on_frame_but_contents(&mut self, now: Time, peer: PeerId, addr: SocketAddr, frame: M::Buf) {
-        self.take_in(now, peer, addr, frame, Taking { calls: false, contents: false });
+        self.take_in(now, peer, addr, frame, Taking { calls: true, contents: false });
     }
 
     fn take_in(&mut self, now: Time, peer: PeerId, addr: SocketAddr, frame: M::Buf, taking: Taking) {
@@ -429,9 +429,6 @@ impl<M: Memory> Node<M> {
             return;
         }
         match header.kind {
-            Kind::Hello | Kind::Confirm if !taking.contents => {
-                self.drop_of(peer, |counters| &mut counters.refused)
-            }
             Kind::Hello | Kind::Confirm if !taking.calls => {
                 self.drop_of(peer, |counters| &mut counters.taken)
             }
