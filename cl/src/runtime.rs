@@ -12,6 +12,7 @@
 //! `ghidrah stat` shows it by thread.
 
 mod core;
+mod doze;
 mod mailbox;
 mod park;
 mod queue;

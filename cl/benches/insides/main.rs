@@ -15,9 +15,9 @@ mod runtime;
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::time::Duration;
 
-/// Stands in for `cl`'s module of this name, for the ring.
+/// Stands in for `cl`'s module of this name, for the ring and the mailbox.
 mod sync {
-    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 }
 
 /// As well.

@@ -1,3 +1,5 @@
+#[path = "../../src/runtime/doze.rs"]
+mod doze;
 #[allow(dead_code, unreachable_pub, reason = "of the file only the data path is measured")]
 #[path = "../../src/runtime/mailbox.rs"]
 mod mailbox;

@@ -11,13 +11,14 @@
 // Of the files under test not everything has a model.
 #![allow(dead_code)]
 
+mod mailbox;
 mod pool;
 mod region;
 mod shm;
 
 /// Stands in for `cl`'s module of this name.
 mod sync {
-    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 }
 
 /// As well: asking for a line changes nothing.

@@ -1,9 +1,9 @@
+use super::doze::Doze;
 use super::queue::Priority;
 use crossbeam::queue::ArrayQueue;
 use mio::Waker;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// The way to a service on another thread: a bounded lock-free queue, and a bell that is rung only when
 /// the thread sleeps. Clones lead to the same service.
@@ -13,8 +13,7 @@ pub struct Mailbox<M> {
 
 struct Shared<M> {
     mails: ArrayQueue<(Priority, M)>,
-    /// The owner sleeps, or is about to.
-    asleep: AtomicBool,
+    doze: Doze,
     waker: Waker,
 }
 
@@ -32,7 +31,7 @@ impl<M> fmt::Debug for MailboxFull<M> {
 impl<M: Send> Mailbox<M> {
     pub(super) fn new(capacity: usize, waker: Waker) -> Mailbox<M> {
         let mails = ArrayQueue::new(capacity.max(1));
-        Mailbox { shared: Arc::new(Shared { mails, asleep: AtomicBool::new(false), waker }) }
+        Mailbox { shared: Arc::new(Shared { mails, doze: Doze::new(), waker }) }
     }
 
     /// Sends a mail of normal priority.
@@ -49,9 +48,7 @@ impl<M: Send> Mailbox<M> {
     /// As [`Mailbox::send`].
     pub fn send_with_priority(&self, priority: Priority, mail: M) -> Result<(), MailboxFull<M>> {
         self.shared.mails.push((priority, mail)).map_err(|(_, mail)| MailboxFull(mail))?;
-        // Pairs with the fence in `fall_asleep`: either we see that the owner sleeps, or it sees the mail.
-        fence(Ordering::SeqCst);
-        if self.shared.asleep.swap(false, Ordering::Relaxed)
+        if self.shared.doze.must_be_woken()
             && let Err(error) = self.shared.waker.wake()
         {
             tracing::error!(%error, "a sleeping thread could not be woken");
@@ -71,19 +68,12 @@ impl<M: Send> Mailbox<M> {
 
     /// Announces that the owner is going to sleep; false if there is mail, so that it must not.
     pub(super) fn fall_asleep(&self) -> bool {
-        self.shared.asleep.store(true, Ordering::Relaxed);
-        // Pairs with the fence in `send_with_priority`.
-        fence(Ordering::SeqCst);
-        let may_sleep = self.shared.mails.is_empty();
-        if !may_sleep {
-            self.wake_up();
-        }
-        may_sleep
+        self.shared.doze.fall_asleep(|| self.shared.mails.is_empty())
     }
 
     /// The owner no longer sleeps.
     pub(super) fn wake_up(&self) {
-        self.shared.asleep.store(false, Ordering::Relaxed);
+        self.shared.doze.wake_up();
     }
 }
 
