@@ -16,7 +16,8 @@
 //!   were accepted for sending, each once and whole, or the connection is reported closed with the reason
 //!   ([`CloseReason`]). Those before the gap have come out by then; of those after it, none.
 //! - **Lives are not mixed.** A peer that has restarted is a new connection; nothing of its former life comes
-//!   out after [`Event::Closed`].
+//!   out after [`Event::Closed`]. While a peer lives, nobody else can take its place by calling in its name; such a call ends
+//!   with [`CloseReason::Refused`]. What strangers can do all the same is told in docs/SECURITY.md.
 //! - **A slow reader loses nothing.** A message counts as read when [`Endpoint::poll`] has handed it out. What
 //!   is not read keeps its buffers, for which the peer needs credit to send more; its sends are then refused
 //!   with [`Refusal::Backpressure`].
@@ -65,6 +66,8 @@
 //!   accepted and not acknowledged.
 //! - **Memory.** [`Config::window`] buffers may have to be kept for each peer that is not read from, and
 //!   [`Config::window_of_all`] for all of them.
+//! - **Many peers.** [`Config::connections_max`] places, of which those who call from one address get
+//!   [`Config::connections_per_address`].
 //! - **Deaths.** A short [`Config::dead_after`] finds them sooner and asks more often: four times in it, of every peer
 //!   that is silent. On a machine where threads wait for their turn it should be ten times as long as that wait.
 //! - **Checksums.** [`Config::checksum`] covers everything on a network; on a loopback address, where there is no wire,

@@ -36,12 +36,12 @@ const TAKEN_LEN_MAX: u64 = 4096;
 
 struct End {
     node: Node<Heap>,
-    /// Frames to this end.
-    arriving: VecDeque<Vec<u8>>,
+    /// Frames to this end, each from where it comes.
+    arriving: VecDeque<(SocketAddr, Vec<u8>)>,
 }
 
 /// Two parties that talk to each other, while the input says what they do, and what becomes of their frames on
-/// the way: lost, doubled, overtaken, altered, invented. Nothing tells them so, for frames have no checksum.
+/// the way: lost, doubled, overtaken, altered, invented, sent on from elsewhere. Nothing tells them so, for frames have no checksum.
 pub fn conversation(mut input: &[u8]) {
     let config = Config {
         small_len: 64,
@@ -56,7 +56,7 @@ pub fn conversation(mut input: &[u8]) {
         node: Node::new(config.clone(), &[secret; 32], Heap),
         arriving: VecDeque::new(),
     });
-    let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+    let [addr, elsewhere] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     let mut now = Time::from_nanos(1);
     while let Some(([what, how], rest)) = input.split_first_chunk() {
         input = rest;
@@ -87,7 +87,7 @@ pub fn conversation(mut input: &[u8]) {
                 // Altered where it matters: header and numbers.
                 let Some(([place, value], rest)) = input.split_first_chunk() else { break };
                 input = rest;
-                if let Some(frame) = me.arriving.front_mut() {
+                if let Some((_, frame)) = me.arriving.front_mut() {
                     let place = usize::from(*place) % frame.len();
                     frame[place] = frame[place].wrapping_add(*value);
                     if what % 16 == 12 {
@@ -100,11 +100,16 @@ pub fn conversation(mut input: &[u8]) {
                 let (made, rest) = input.split_at(input.len().min(usize::from(how)));
                 input = rest;
                 let mut made = made.to_vec();
-                if let (Some(frame), true) = (me.arriving.front(), made.len() >= HEADER_LEN) {
+                if let (Some((_, frame)), true) = (me.arriving.front(), made.len() >= HEADER_LEN) {
                     made[..1].copy_from_slice(&frame[..1]);
                     made[3..24].copy_from_slice(&frame[3..24]);
                 }
-                me.arriving.push_front(made);
+                me.arriving.push_front((addr, made));
+            }
+            14 => {
+                if let Some((from, _)) = me.arriving.front_mut() {
+                    *from = elsewhere;
+                }
             }
             _ => {}
         }
@@ -118,8 +123,8 @@ pub fn conversation(mut input: &[u8]) {
 fn exchange(ends: &mut [End; 2], now: Time, addr: SocketAddr) {
     for who in 0..2 {
         let [me, other] = ends.get_disjoint_mut([who, 1 - who]).expect("two of two");
-        if let Some(frame) = me.arriving.pop_front() {
-            me.node.on_frame(now, PEERS[1 - who], addr, frame);
+        if let Some((from, frame)) = me.arriving.pop_front() {
+            me.node.on_frame(now, PEERS[1 - who], from, frame);
         }
         while let Some(event) = me.node.poll_event() {
             match event {
@@ -132,7 +137,7 @@ fn exchange(ends: &mut [End; 2], now: Time, addr: SocketAddr) {
         }
         while let Some(out) = me.node.poll_transmit(now) {
             if other.arriving.len() < UNDER_WAY_MAX {
-                other.arriving.push_back([out.head, out.body].concat());
+                other.arriving.push_back((addr, [out.head, out.body].concat()));
             }
         }
     }

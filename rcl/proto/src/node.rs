@@ -10,9 +10,13 @@ use cl_base::{PeerId, Time};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 mod calls;
+mod counters;
+mod event;
+
+pub use counters::{Counters, Sizes};
+pub use event::{Event, Refusal, SendError, TransferId, Transmit};
 
 /// Answers to frames of no connection that wait to be sent; more than this at once is somebody's flood, and who means
 /// it asks again.
@@ -20,188 +24,6 @@ const ANSWERS_MAX: usize = 64;
 /// Events that wait for the application, in terms of the connections there may be: a peer that starts anew again
 /// and again, while the application does not ask, is not answered beyond this.
 const EVENTS_PER_CONNECTION: usize = 4;
-
-/// The number of an announced message, among those of one direction of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TransferId(pub u64);
-
-/// What has happened, and what has arrived.
-pub enum Event<B> {
-    /// The peer has answered our call, or we its.
-    Connected(PeerId),
-    /// A message.
-    Message {
-        /// Whose it is.
-        from: PeerId,
-        /// The contents.
-        buf: B,
-    },
-    /// A peer wants to send a large message: [accept](Node::accept) or [reject](Node::reject) it.
-    Announced {
-        /// Whose it is.
-        from: PeerId,
-        /// Its name.
-        id: TransferId,
-        /// Its length in bytes.
-        len: u64,
-    },
-    /// An announced message has arrived.
-    Received {
-        /// Whose it is.
-        from: PeerId,
-        /// Its name.
-        id: TransferId,
-        /// Where it is.
-        sink: Box<dyn Sink>,
-    },
-    /// An announced message of ours has arrived.
-    Sent {
-        /// Whom it was for.
-        to: PeerId,
-        /// Its name.
-        id: TransferId,
-    },
-    /// The peer does not want an announced message of ours.
-    Rejected {
-        /// Whom it was for.
-        by: PeerId,
-        /// Its name.
-        id: TransferId,
-    },
-    /// The connection has ended, after everything that had arrived before was handed out.
-    Closed(PeerId, CloseReason),
-}
-
-impl<B> std::fmt::Debug for Event<B> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Event::Connected(peer) => write!(f, "Connected({peer})"),
-            Event::Message { from, .. } => write!(f, "Message from {from}"),
-            Event::Announced { from, id, len } => write!(f, "Announced {id:?} of {len} bytes from {from}"),
-            Event::Received { from, id, .. } => write!(f, "Received {id:?} from {from}"),
-            Event::Sent { to, id } => write!(f, "Sent {id:?} to {to}"),
-            Event::Rejected { by, id } => write!(f, "Rejected {id:?} by {by}"),
-            Event::Closed(peer, reason) => write!(f, "Closed({peer}, {reason})"),
-        }
-    }
-}
-
-/// A frame to be sent: the concatenation of the two parts.
-#[derive(Debug)]
-pub struct Transmit<'a> {
-    /// To whom.
-    pub to: PeerId,
-    /// Where it is.
-    pub addr: SocketAddr,
-    /// The first part.
-    pub head: &'a [u8],
-    /// The second part, a piece of a message; often empty.
-    pub body: &'a [u8],
-    /// The second part is better sent from where it is, if that can be: it stays there until it is acknowledged, or else
-    /// its buffer is given back by [`Memory::renounce`].
-    pub lasting: bool,
-    /// For [`Node::not_sent`].
-    pub sequence: Option<u64>,
-}
-
-/// What was not accepted for sending, and why.
-#[derive(Debug, thiserror::Error)]
-#[error("message not sent: {reason}")]
-pub struct SendError<T> {
-    /// The message, unchanged.
-    pub buf: T,
-    /// What was in the way.
-    pub reason: Refusal,
-}
-
-impl<T> SendError<T> {
-    /// True if the same call may succeed a little later.
-    pub fn is_backpressure(&self) -> bool {
-        self.reason == Refusal::Backpressure
-    }
-}
-
-/// Why a message was not accepted for sending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// There is no connection to the peer, or it is being closed.
-    #[error("not connected")]
-    NotConnected,
-    /// As much as may wait is waiting: try again after acknowledgements have come.
-    #[error("the peer or the network is slower than the sender")]
-    Backpressure,
-    /// Longer than [`Config::message_len_max`]: announce it.
-    #[error("the message is too long")]
-    TooLong,
-}
-
-/// What the connections have done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Frames shorter than a header.
-    pub truncated: u64,
-    /// Frames of another version.
-    pub version: u64,
-    /// Frames of a kind that does not exist.
-    pub kind: u64,
-    /// Frames of a length that their kind does not have.
-    pub length: u64,
-    /// Frames whose checksum is wrong, or covers too little.
-    pub checksum: u64,
-    /// Frames of connections that are no more, or never were.
-    pub stale: u64,
-    /// Calls beyond the greatest number of connections, or while the application does not ask for events.
-    pub refused: u64,
-    /// Confirmations of calls whose token is not ours, or has expired: forged, or meant for a former life of ours.
-    pub unproven: u64,
-    /// Calls in the name of a peer with which there is a connection, and which lives.
-    pub taken: u64,
-    /// Frames of no connection that were not answered, because too many came from their address, or at once.
-    pub unanswered: u64,
-    /// Connections ended because the peer broke the protocol.
-    pub violations: u64,
-    /// Messages accepted for sending; announced ones when they have arrived.
-    pub messages_sent: u64,
-    /// Bytes in these.
-    pub bytes_sent: u64,
-    /// Messages handed out; announced ones when they have arrived.
-    pub messages_received: u64,
-    /// Bytes in these.
-    pub bytes_received: u64,
-    /// Messages copied, into a segment with others or out of one.
-    pub copies: u64,
-    /// Segments sent for the first time.
-    pub segments: u64,
-    /// Segments sent again.
-    pub retransmissions: u64,
-    /// Of these, those that were not needed, for another copy has arrived, as far as the peers have told.
-    pub spurious: u64,
-    /// Segments received more than once.
-    pub duplicates: u64,
-    /// Times that no acknowledgement came in time.
-    pub timeouts: u64,
-    /// Times that a peer held us up for want of credit.
-    pub credit_stalls: u64,
-    /// Times that a message could not be handed out, or a segment kept, for want of a buffer.
-    pub starved: u64,
-}
-
-/// The state of one connection, for observers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// Bytes of messages accepted for sending and not acknowledged.
-    pub held: usize,
-    /// Messages, and packs of several, of which a part was not sent yet.
-    pub waiting: usize,
-    /// Segments under way.
-    pub under_way: usize,
-    /// Segments that the network is thought to bear.
-    pub window: usize,
-    /// Segments received and not read.
-    pub kept: usize,
-    /// The smoothed round-trip time; zero if none has been measured.
-    pub round_trip: Duration,
-}
 
 /// What of a frame is taken in.
 #[derive(Clone, Copy)]
@@ -761,32 +583,6 @@ impl<M: Memory> Drop for Node<M> {
         for slot in self.slots.iter_mut().flatten() {
             slot.connection.sender.renounce::<M>();
         }
-    }
-}
-
-impl Sizes {
-    fn of<B: std::ops::Deref<Target = [u8]>>(connection: &Connection<B>) -> Sizes {
-        let (held, waiting, under_way, window) = connection.sender.sizes();
-        let round_trip = connection.sender.round_trip();
-        Sizes { held, waiting, under_way, window, kept: connection.receiver.kept(), round_trip }
-    }
-}
-
-impl Counters {
-    fn add<B: std::ops::Deref<Target = [u8]>>(&mut self, connection: &Connection<B>) {
-        let (sent, received) = (&connection.sender.tally, &connection.receiver.tally);
-        self.messages_sent += sent.messages;
-        self.bytes_sent += sent.bytes;
-        self.messages_received += received.messages;
-        self.bytes_received += received.bytes;
-        self.copies += sent.copies + received.copies;
-        self.segments += sent.segments;
-        self.retransmissions += sent.retransmissions;
-        self.spurious += sent.spurious;
-        self.timeouts += sent.timeouts;
-        self.credit_stalls += sent.credit_stalls;
-        self.duplicates += received.duplicates;
-        self.starved += received.stalls;
     }
 }
 
