@@ -241,6 +241,23 @@ fn a_peer_that_has_started_anew_where_it_was_is_recognised_within_one_more_round
 }
 
 #[test]
+fn nor_longer_if_it_has_just_said_that_it_lives() {
+    let (mut net, a, b) = Net::connected(1);
+    let stranger = net.add(A, 3, config());
+    net.connect(stranger, B, 2);
+    net.run_for(6 * DELAY);
+    assert_eq!(net.take(stranger), (vec![], vec![TAKEN]));
+    net.connect(stranger, B, 2);
+    net.run_for(4 * DELAY);
+    assert_eq!(net.take(stranger), (vec![], vec![TAKEN]), "it is not asked again so soon");
+    assert_eq!(net.asked, 1);
+    net.restart(a);
+    net.connect(a, B, 2);
+    net.run_for(5 * DELAY);
+    assert_eq!((net.take(b), net.take(a)), ((vec![], vec![CloseReason::Restarted]), (vec![], vec![])));
+}
+
+#[test]
 fn restarts_under_loss_and_delay_mix_no_lives() {
     for seed in seeds(100) {
         let (mut net, a, b) = Net::connected(seed);

@@ -86,7 +86,8 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
             }
             return;
         }
-        let believed = now < self.believed_until;
+        // Where it was it may have started anew since.
+        let believed = now < self.believed_until && newcomer.addr != here;
         self.doubt = Some(Box::new(Doubt {
             newcomer,
             question: 0,
