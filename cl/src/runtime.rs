@@ -28,11 +28,15 @@ pub use self::stats::LoopStats;
 pub use mio::Interest;
 
 use crate::config::{EndpointConfig, OpenError};
+use crate::endpoint::Endpoint;
 use crate::message::Received;
 use std::io;
 use std::net::SocketAddr;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How often an address that is in use is tried again.
+const ADDRESS_POLL: Duration = Duration::from_millis(20);
 
 /// A caller-chosen name of a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,12 +106,35 @@ pub struct RuntimeConfig {
     pub policy: Policy,
     /// Mails that may wait in the mailbox before senders are turned away.
     pub mailbox_capacity: usize,
+    /// How long an address that is in use is waited for: the kernel takes a dead process's rings, and the sockets they
+    /// hold, apart some time after the process has ended.
+    pub address_wait: Duration,
 }
 
 impl RuntimeConfig {
-    /// The defaults: not pinned, sleeping when idle, 4096 mails.
+    /// The defaults: not pinned, sleeping when idle, 4096 mails, waiting for no address.
     pub fn new(endpoint: Option<EndpointConfig>) -> RuntimeConfig {
-        RuntimeConfig { endpoint, core: None, policy: Policy::Park, mailbox_capacity: 4096 }
+        RuntimeConfig {
+            endpoint,
+            core: None,
+            policy: Policy::Park,
+            mailbox_capacity: 4096,
+            address_wait: Duration::ZERO,
+        }
+    }
+
+    /// Opens the endpoint, if there is one.
+    fn open_endpoint(&mut self) -> Result<Option<Endpoint>, OpenError> {
+        let Some(endpoint) = self.endpoint.take() else { return Ok(None) };
+        let begun = Instant::now();
+        loop {
+            match Endpoint::open(endpoint.clone()) {
+                Err(error) if error.is_address_in_use() && begun.elapsed() < self.address_wait => {
+                    thread::sleep(ADDRESS_POLL);
+                }
+                opened => return opened.map(Some),
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::cores;
 use crate::keys::{Keyring, entry_name};
 use crate::layout::Layout;
 use cl::runtime::{Runtime, RuntimeConfig};
-use cl::{EndpointConfig, PoolConfig, SharedMemory, SizeClass};
+use cl::{EndpointConfig, PoolConfig, SharedMemory};
 use cl_base::PeerId;
 use cmm_core::bootstrap;
 use cmm_core::identity::{NodeId, Role};
@@ -13,12 +13,11 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Read;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 /// How long an address may be in use by a process that has ended.
 const ADDRESS_WAIT: Duration = Duration::from_secs(15);
-const ADDRESS_POLL: Duration = Duration::from_millis(20);
 
 /// Starts logging to standard error, with the time and the daemon's name on each line. `GHIDRAH_LOG` chooses
 /// how much (`warn`, `info`, `debug`, or per module as in `cmm=debug,mml=info`).
@@ -122,19 +121,11 @@ pub fn address(keyring: &Keyring, role: Role) -> Result<SocketAddr, String> {
 pub fn open<M: Send + 'static>(keyring: &Keyring, role: Role) -> Result<Runtime<M>, String> {
     let bind = address(keyring, role)?;
     let mut endpoint = EndpointConfig::new(role.peer(), bind);
-    endpoint.pool = small_pool();
+    endpoint.pool = PoolConfig::small();
     // Nodes do not share memory, and those of a local cluster stand for such nodes.
     endpoint.shared_memory = SharedMemory::Never;
-    let deadline = Instant::now() + ADDRESS_WAIT;
-    loop {
-        match Runtime::open(RuntimeConfig::new(Some(endpoint.clone()))) {
-            Ok(runtime) => return Ok(runtime),
-            Err(error) if error.is_address_in_use() && Instant::now() < deadline => {
-                std::thread::sleep(ADDRESS_POLL);
-            }
-            Err(error) => return Err(format!("cannot open {bind}: {error}")),
-        }
-    }
+    let config = RuntimeConfig { address_wait: ADDRESS_WAIT, ..RuntimeConfig::new(Some(endpoint)) };
+    Runtime::open(config).map_err(|error| format!("cannot open {bind}: {error}"))
 }
 
 /// The node of an agent's identity.
@@ -142,18 +133,5 @@ pub fn agent_node(peer: PeerId) -> Option<NodeId> {
     match Role::of(peer.principal) {
         Some(Role::Agent(node)) => Some(node),
         _ => None,
-    }
-}
-
-/// Buffers for a daemon that handles small messages at a low rate: about 4 MiB of address space.
-pub fn small_pool() -> PoolConfig {
-    PoolConfig {
-        classes: vec![
-            SizeClass { capacity: 2 << 10, count: 256 },
-            SizeClass { capacity: 16 << 10, count: 32 },
-            SizeClass { capacity: 64 << 10, count: 64 },
-            SizeClass { capacity: 1 << 20, count: 8 },
-            SizeClass { capacity: 16 << 20, count: 2 },
-        ],
     }
 }

@@ -4,11 +4,12 @@
 use replication::{Apply, Directory, MemberId, RestoreError, StateMachine};
 use std::error::Error;
 use std::net::UdpSocket;
+use std::path::PathBuf;
 use std::process::{Child, Command};
 
-/// Appends what it is told, and says how much there is.
+/// Appends what it is told, and says all there is.
 #[derive(Default)]
-struct Log(Vec<u8>);
+pub(crate) struct Log(Vec<u8>);
 
 impl StateMachine for Log {
     fn apply(&mut self, _cx: &mut Apply<'_>, op: &[u8]) -> Vec<u8> {
@@ -33,8 +34,16 @@ fn member(dir: &str, number: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn start(dir: &str, number: u8) -> std::io::Result<Child> {
-    Command::new(std::env::current_exe()?).args(["member", dir, &number.to_string()]).spawn()
+pub(crate) fn start(directory: &Directory, number: u8) -> std::io::Result<Child> {
+    let (program, number) = (std::env::current_exe()?, number.to_string());
+    Command::new(program).arg("member").arg(directory.path()).arg(number).spawn()
+}
+
+/// A new group, on ports that are free now. A real one has its members' addresses, each on a machine of its own.
+pub(crate) fn generate(path: PathBuf) -> Result<Directory, Box<dyn Error>> {
+    let sockets = [(); 4].map(|()| UdpSocket::bind("127.0.0.1:0").expect("a free port"));
+    let addresses = sockets.map(|socket| socket.local_addr().expect("it is bound"));
+    Ok(Directory::generate(path, &addresses, 1)?)
 }
 
 /// A group of four processes, or one of them.
@@ -46,13 +55,8 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
         return member(dir, number);
     }
     let place = tempfile::tempdir()?;
-    let dir = place.path().join("group");
-    let dir = dir.to_str().ok_or("a directory without a name")?;
-    // Ports that are free now. A real group has its members' addresses, each on a machine of its own.
-    let sockets = [(); 4].map(|()| UdpSocket::bind("127.0.0.1:0").expect("a free port"));
-    let addresses = sockets.map(|socket| socket.local_addr().expect("it is bound"));
-    let directory = Directory::generate(dir, &addresses, 1)?;
-    let mut members = (0..4).map(|number| start(dir, number)).collect::<Result<Vec<_>, _>>()?;
+    let directory = generate(place.path().join("group"))?;
+    let mut members = (0..4).map(|number| start(&directory, number)).collect::<Result<Vec<_>, _>>()?;
 
     let log = directory.client(0)?;
     for letter in b'a'..=b'j' {
@@ -61,7 +65,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
             members[0].wait()?;
         }
         if letter == b'g' {
-            members[0] = start(dir, 0)?;
+            members[0] = start(&directory, 0)?;
         }
         println!("{}", String::from_utf8(log.submit([letter]).wait()?)?);
     }

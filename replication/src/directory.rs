@@ -73,6 +73,7 @@ impl Directory {
             let path = path.to_owned();
             move |error| DirectoryError::Io { path, error }
         };
+        Config::new(GROUP, (0..).zip(members).map(|(i, _)| PeerId::new(MEMBERS + i, 0)).collect())?;
         std::fs::create_dir_all(&path).map_err(at(&path))?;
         let member = |(i, address): (u32, &SocketAddr)| Plan {
             principal: Principal(MEMBERS + i),
@@ -115,6 +116,11 @@ impl Directory {
         let members = roster.by_role("member").map(|m| PeerId { principal: m.principal, instance: 0 });
         let config = Config::new(GROUP, members.collect())?;
         Ok(Directory { path, roster: Arc::new(roster), config, sync: true })
+    }
+
+    /// Where the files are.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Where a member remembers what it promised.

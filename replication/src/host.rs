@@ -6,19 +6,17 @@ use crate::durable::{Durable, OpenError};
 use crate::keys::GroupKeys;
 use crate::member::{Member, Stopped, Thread};
 use cl::runtime::{Running, RuntimeConfig, Service};
-use cl::{EndpointConfig, PoolConfig, SharedMemory, SizeClass};
+use cl::{EndpointConfig, PoolConfig, SharedMemory};
 use cl_base::PeerId;
 use mml::{Keyring, Roster};
 use replication_proto::{Client, Config, ConfigError, MemberId, ReplicaStatus, StateMachine};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How long an address may be in use by a process that has ended: the kernel takes its rings, and the sockets they hold,
-/// apart some time later.
+/// How long an address may be in use by a process that has ended.
 const ADDRESS_WAIT: Duration = Duration::from_secs(15);
-const ADDRESS_POLL: Duration = Duration::from_millis(20);
 
 /// Why a member or a client could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -172,37 +170,11 @@ fn spawn<S: Service + Send + 'static>(
     address: SocketAddr,
     service: S,
 ) -> Result<Running<S>, StartError> {
-    let deadline = Instant::now() + ADDRESS_WAIT;
-    // The thread that opens the address takes the service, but only if it could be opened.
-    let service = Arc::new(std::sync::Mutex::new(Some(service)));
-    loop {
-        let mut endpoint = EndpointConfig::new(me, address);
-        endpoint.pool = small_pool();
-        // Members are on machines of their own, and tests on one machine stand for those.
-        endpoint.shared_memory = SharedMemory::Never;
-        let taken = Arc::clone(&service);
-        let make =
-            move |_: &mut _| taken.lock().expect("nobody panics with it").take().expect("it is made once");
-        match cl::runtime::spawn(name, RuntimeConfig::new(Some(endpoint)), make) {
-            Ok(running) => return Ok(running),
-            Err(error) if error.is_address_in_use() && Instant::now() < deadline => {
-                std::thread::sleep(ADDRESS_POLL);
-            }
-            Err(error) => return Err(StartError::Endpoint { address, error: Box::new(error) }),
-        }
-    }
-}
-
-/// Buffers for parties that exchange small messages, about 6 MiB of address space; the longest holds a piece of a state
-/// transfer or a view change.
-fn small_pool() -> PoolConfig {
-    PoolConfig {
-        classes: vec![
-            SizeClass { capacity: 2 << 10, count: 256 },
-            SizeClass { capacity: 16 << 10, count: 64 },
-            SizeClass { capacity: 64 << 10, count: 64 },
-            SizeClass { capacity: 1 << 20, count: 8 },
-            SizeClass { capacity: 16 << 20, count: 2 },
-        ],
-    }
+    let mut endpoint = EndpointConfig::new(me, address);
+    endpoint.pool = PoolConfig::small();
+    // Members are on machines of their own, and tests on one machine stand for those.
+    endpoint.shared_memory = SharedMemory::Never;
+    let config = RuntimeConfig { address_wait: ADDRESS_WAIT, ..RuntimeConfig::new(Some(endpoint)) };
+    cl::runtime::spawn(name, config, move |_| service)
+        .map_err(|error| StartError::Endpoint { address, error: Box::new(error) })
 }

@@ -86,6 +86,10 @@
 //!   ([`Directory::sync`] says what else may be lost).
 //! * While the network delivers within the time-outs, operations are completed; otherwise they may have to wait.
 //!
+//! All this is [`Guarantee::Byzantine`], which a group has unless its [`Config::guarantee`] names another one.
+//! [`Guarantee::ByzantineTentative`] is as safe and answers earlier, while nobody is silent. [`Guarantee::CrashOnly`] is
+//! *not* Byzantine fault-tolerant: members may crash, and one that lies can undo what clients were told.
+//!
 //! # What the service must do
 //!
 //! Equal operations must do equal things at every member: no clock but [`Apply::time`], no randomness, no thread, no

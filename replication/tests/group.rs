@@ -7,8 +7,10 @@ mod locks;
 #[path = "../examples/store.rs"]
 mod store;
 
-use replication::{Apply, Error, Fate, Group, MemberId, PeerId, RestoreError, StateMachine, Stepped, Time};
-use std::future::Future;
+use replication::{
+    Apply, Error, Fate, Group, Guarantee, MemberId, Notice, PeerId, RestoreError, StateMachine, Stepped, Time,
+};
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -27,6 +29,10 @@ impl StateMachine for Book {
     fn apply(&mut self, cx: &mut Apply<'_>, op: &[u8]) -> Vec<u8> {
         if op == b"alarm" {
             self.alarm = Some(cx.time() + Duration::from_secs(60));
+            return Vec::new();
+        }
+        if op == b"tell" {
+            cx.notify(cx.client(), self.entries.clone());
             return Vec::new();
         }
         self.entries.extend(op);
@@ -104,6 +110,36 @@ fn results_are_awaited_without_a_runtime() {
     });
     assert_eq!(last.unwrap().len(), 3);
     assert_eq!(block_on(client.read("rang")), Ok(vec![0]));
+}
+
+#[test]
+fn notices_come_in_order_to_threads_and_tasks() {
+    let mut group = Group::in_memory(1, Book::default).unwrap();
+    let client = group.client();
+    let notices = client.notices();
+    for op in ["a", "tell", "b", "tell"] {
+        client.submit(op).wait().unwrap();
+    }
+    let first = block_on(poll_fn(|cx| notices.poll_next(cx)));
+    assert_eq!(first, Some(Notice { seq: 1, body: b"a".to_vec() }));
+    let second = notices.next(Duration::from_secs(60));
+    assert_eq!(second, Some(Notice { seq: 2, body: b"ab".to_vec() }));
+    drop((group, client));
+    assert_eq!(block_on(poll_fn(|cx| notices.poll_next(cx))), None, "the client is gone");
+}
+
+#[test]
+fn groups_of_every_guarantee_survive_the_crash_of_a_primary() {
+    for guarantee in [Guarantee::Byzantine, Guarantee::ByzantineTentative, Guarantee::CrashOnly] {
+        let mut group = Group::tuned(1, |config| config.guarantee = guarantee, Book::default).unwrap();
+        let client = group.client().with_deadline(Duration::from_secs(60));
+        assert_eq!(client.submit("a").wait().unwrap(), b"a", "{guarantee:?}");
+        group.crash(MemberId(0));
+        assert_eq!(client.submit("b").wait().unwrap(), b"ab", "{guarantee:?}");
+        group.restart(MemberId(0));
+        group.crash(MemberId(1));
+        assert_eq!(client.submit("c").wait().unwrap(), b"abc", "{guarantee:?}");
+    }
 }
 
 #[test]

@@ -85,8 +85,8 @@ pub struct Core<M> {
 }
 
 impl<M: Send + 'static> Core<M> {
-    pub(super) fn open(config: RuntimeConfig) -> Result<Core<M>, OpenError> {
-        let mut endpoint = config.endpoint.map(Endpoint::open).transpose()?;
+    pub(super) fn open(mut config: RuntimeConfig) -> Result<Core<M>, OpenError> {
+        let mut endpoint = config.open_endpoint()?;
         let shown = endpoint.as_mut().and_then(Endpoint::counters).map(Shown::new);
         let network = endpoint.as_ref().map(|e| NetworkFds {
             readable: e.readable_fd(),

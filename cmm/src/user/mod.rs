@@ -10,7 +10,7 @@ use crate::layout::Layout;
 use crate::manager::ManagerStatus;
 use crate::output::Chunk;
 use cl::runtime::{Mailbox, Running, RuntimeConfig};
-use cl::{Counters, EndpointConfig, SharedMemory, TransportChoice};
+use cl::{Counters, EndpointConfig, PoolConfig, SharedMemory, TransportChoice};
 use cl_base::PeerId;
 use cmm_core::api::{Answer, JobView, Op, Output};
 use cmm_core::identity::{NodeId, Role};
@@ -72,7 +72,7 @@ impl User {
         let agent = daemon::address(&keyring, Role::Agent(config.node_ids()[0]))?;
         let bind = SocketAddr::new(local_address_towards(agent), 0);
         let mut endpoint = EndpointConfig::new(me, bind);
-        endpoint.pool = daemon::small_pool();
+        endpoint.pool = PoolConfig::small();
         // A command that lives for milliseconds gains nothing from rings.
         endpoint.transport = TransportChoice::Mio;
         endpoint.shared_memory = SharedMemory::Never;
