@@ -4,7 +4,6 @@ use crate::config::{Config, MemberId};
 use blake3::hazmat::{ContextKey, HasherExt, hash_derive_key_context};
 use borsh::{BorshDeserialize, BorshSerialize};
 use cl_base::PeerId;
-use cl_base::codec;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::OnceLock;
@@ -95,15 +94,21 @@ static CONTEXT_KEYS: [OnceLock<ContextKey>; Domain::COUNT] = [const { OnceLock::
 
 /// Digest of raw bytes in a domain.
 pub(crate) fn hash(domain: Domain, bytes: &[u8]) -> Digest {
-    let key = CONTEXT_KEYS[domain as usize].get_or_init(|| hash_derive_key_context(domain.context()));
-    let mut hasher = blake3::Hasher::new_from_context_key(key);
+    let mut hasher = hasher(domain);
     hasher.update(bytes);
     Digest(*hasher.finalize().as_bytes())
 }
 
+fn hasher(domain: Domain) -> blake3::Hasher {
+    let key = CONTEXT_KEYS[domain as usize].get_or_init(|| hash_derive_key_context(domain.context()));
+    blake3::Hasher::new_from_context_key(key)
+}
+
 /// Digest of a value's canonical encoding in a domain.
 pub(crate) fn digest_of<T: BorshSerialize + ?Sized>(domain: Domain, value: &T) -> Digest {
-    hash(domain, &codec::encode(value))
+    let mut hasher = hasher(domain);
+    borsh::to_writer(&mut hasher, value).expect("a hash takes everything");
+    Digest(*hasher.finalize().as_bytes())
 }
 
 /// What a member signs: the domain, the group, the epoch, the signer and the statement.

@@ -12,6 +12,7 @@ use crate::keys::{Authority, Digest, Domain, Mac, Signature, digest_of, hash, st
 use borsh::{BorshDeserialize, BorshSerialize};
 use cl_base::codec::{self, DecodeError};
 use cl_base::{PeerId, Time};
+use std::sync::Arc;
 
 /// No message is longer. A VIEW-CHANGE with a full window is the longest: about 300 bytes per batch for f=1;
 /// everything else stays below 64 KiB.
@@ -127,7 +128,7 @@ pub struct Batch {
 }
 
 /// What is ordered at one RSN: a batch, or null, which executes nothing.
-pub type Body = Option<Batch>;
+pub type Body = Option<Arc<Batch>>;
 
 /// d = H(e, s, time, batch), null included (PROTOCOL.md 2.1).
 pub(crate) fn body_digest(config: &Config, rsn: Rsn, body: &Body) -> Digest {

@@ -18,7 +18,7 @@ use replication_proto::message::{Batch, Body, Proof, Request, RequestKind};
 use replication_proto::{Config, Digest, Keys, MemberId, Mutation, VoteAuthentication};
 use replication_sim::SimKeys;
 use stateright::{Model, Property};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Members of a group with f = 1.
 const N: usize = 4;
@@ -70,7 +70,7 @@ impl Real {
     }
 
     fn body(&self, letter: usize) -> Body {
-        Some(Batch { time: NOW, requests: vec![self.letters[letter].clone()] })
+        Some(Arc::new(Batch { time: NOW, requests: vec![self.letters[letter].clone()] }))
     }
 
     fn digest(&self, rsn: u64, letter: usize) -> Digest {

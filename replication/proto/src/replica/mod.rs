@@ -445,14 +445,19 @@ impl<S: StateMachine> Replica<S> {
         if self.wide.is_some() || !self.is_active() {
             self.broadcast(message);
         } else {
-            self.multicast(self.active.clone().into_iter(), message);
+            let active = std::mem::take(&mut self.active);
+            self.multicast(active.iter().copied(), message);
+            self.active = active;
         }
     }
 
     fn multicast(&mut self, to: impl Iterator<Item = MemberId>, message: &Message) {
-        let bytes = message::encode(&self.config, message);
-        for member in to.filter(|m| *m != self.me) {
-            self.effects.push_back(Effect::Send { to: self.config.peer(member), bytes: bytes.clone() });
+        let mut bytes = message::encode(&self.config, message);
+        let me = self.me;
+        let mut to = to.filter(|m| *m != me).peekable();
+        while let Some(member) = to.next() {
+            let bytes = if to.peek().is_some() { bytes.clone() } else { std::mem::take(&mut bytes) };
+            self.effects.push_back(Effect::Send { to: self.config.peer(member), bytes });
         }
     }
 

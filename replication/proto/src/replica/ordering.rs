@@ -12,6 +12,7 @@ use crate::session::Known;
 use crate::storage::Record;
 use cl_base::{PeerId, Time};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Votes kept for views not installed yet, per member: the members that installed a NEW-VIEW first vote on
 /// what it carries while it still travels to others. More is resent (STATUS).
@@ -90,7 +91,7 @@ impl<S: StateMachine> Replica<S> {
             }
             let time = self.now.max(self.last_proposed_time).max(self.time);
             self.last_proposed_time = time;
-            self.assign(rsn, Some(Batch { time, requests }));
+            self.assign(rsn, Some(Arc::new(Batch { time, requests })));
         }
     }
 

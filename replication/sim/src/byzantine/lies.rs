@@ -7,6 +7,7 @@ use replication_proto::message::{
     self, Checkpoint, Message, NewView, Outcome, Signed, Tentative, ViewChange, Vote,
 };
 use replication_proto::{Config, Digest, Keys, MemberId, VoteClaim};
+use std::sync::Arc;
 
 /// Changes a field of a message; what a signature covers is signed again with the member's own key, so that
 /// the lie is well-formed.
@@ -16,7 +17,7 @@ pub(super) fn lie(rng: &mut Rng, config: &Config, me: MemberId, keys: &SimKeys, 
         Message::PrePrepare { vote, signature, body } => {
             if rng.chance(1, 2) {
                 *body = None;
-            } else if let Some(batch) = body {
+            } else if let Some(batch) = body.as_mut().map(Arc::make_mut) {
                 batch.time += std::time::Duration::from_secs(rng.below(100));
                 batch.requests.clear();
             }

@@ -12,6 +12,7 @@ use lies::{lie, noise, resign, twist_new_view};
 use replication_proto::message::{self, Checkpoint, Message, StatePart, ViewChange, Vote, forge};
 use replication_proto::{CheckpointProof, Config, Digest, Keys, MemberId, VoteAuthentication};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Frames that a replaying member remembers.
@@ -216,7 +217,7 @@ impl Adversary {
         match &mut message {
             Message::PrePrepare { vote, signature, body: Some(batch) } if second => {
                 let first = *vote;
-                batch.time += Duration::from_nanos(1);
+                Arc::make_mut(batch).time += Duration::from_nanos(1);
                 let body = Some(batch.clone());
                 vote.digest = forge::digest_of_body(&self.config, vote.rsn, &body);
                 *signature = signature

@@ -1,6 +1,7 @@
 use super::*;
 use crate::message::ViewChange;
 use cl_base::Rng;
+use std::sync::Arc;
 
 #[test]
 fn a_request_with_a_wrong_signature_is_dropped() {
@@ -87,12 +88,12 @@ fn a_vote_with_a_signature_in_mode_m_or_without_one_in_mode_s_is_refused() {
 #[test]
 fn a_time_too_far_ahead_is_refused_and_one_behind_does_not_turn_time_back() {
     let mut group = Group::new(4);
-    let early = Some(Batch { time: group.now + Duration::from_secs(2), requests: vec![] });
+    let early = Some(Arc::new(Batch { time: group.now + Duration::from_secs(2), requests: vec![] }));
     group.hand(1, group.config.members[0], &group.pre_prepare(1, &early));
     assert_eq!(group.refused(1, Refusal::Early), 1);
     group.submit(0, 1, "a");
     let before = group.status(1).time;
-    let late = Some(Batch { time: Time::from_nanos(1), requests: vec![group.request(2, "b")] });
+    let late = Some(Arc::new(Batch { time: Time::from_nanos(1), requests: vec![group.request(2, "b")] }));
     let vote = group.vote(2, &late);
     group.hand(1, group.config.members[0], &group.pre_prepare(2, &late));
     group.hand(1, group.config.members[2], &group.prepare(2, vote));

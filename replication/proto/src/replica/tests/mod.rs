@@ -19,6 +19,7 @@ use crate::keys::{Domain, Mac, Signature, statement};
 use crate::machine::{Apply, RestoreError};
 use crate::message::{Batch, Body, Proof, Request, RequestKind, Vote, body_digest};
 use cl_base::codec;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// These files are compiled twice, once for each mode.
@@ -301,7 +302,7 @@ impl Group {
     }
 
     fn body(&self, requests: &[Request]) -> Body {
-        Some(Batch { time: self.now, requests: requests.to_vec() })
+        Some(Arc::new(Batch { time: self.now, requests: requests.to_vec() }))
     }
 
     /// A well-formed PRE-PREPARE of view 0, as the primary would sign it.
