@@ -166,22 +166,17 @@ fn daemons_show_what_their_event_loops_do() {
     let env =
         vec![("GHIDRAH_STAT_DIR".to_owned(), dir.path().join("stat").to_str().expect("UTF-8").to_owned())];
     let cluster = Cluster::start_with(Options { env, ..Options::default() });
-    let cores = stat(dir.path(), "--cores --rates").succeeded().saying(&[
-        "CORE",
-        "ASLEEP",
-        "MAILBOX",
-        "ghidrah-manager",
-        "ghidrah-agent",
-        "/s",
-    ]);
-    let loops = json(stat(dir.path(), "--json"));
-    let loops = loops["endpoints"].as_array().expect("a list").iter().map(|e| &e["counters"]["runtime"]);
+    let cores = stat(dir.path(), "--cores --rates").succeeded();
+    cores.saying(&["CORE", "ASLEEP", "MAILBOX", "ghidrah-manager", "ghidrah-agent", "/s"]);
     // They have heard of each other, and slept in between.
-    let busy = |of: &&serde_json::Value| {
-        ["messages", "parks", "parked_us", "handlers_us"]
-            .iter()
-            .all(|name| of[name].as_u64().is_some_and(|n| n > 0))
+    let busy = |daemon: &serde_json::Value| {
+        let of = &daemon["counters"]["runtime"];
+        let names = ["messages", "parks", "parked_us", "handlers_us"];
+        names.iter().all(|name| of[name].as_u64().is_some_and(|n| n > 0))
     };
-    assert!(loops.filter(busy).count() >= 10, "six agents and four managers: {}", cores.stdout);
+    wait_until("six agents and four managers that work and sleep", PATIENCE, || {
+        let listing = json(stat(dir.path(), "--json"));
+        listing["endpoints"].as_array().expect("a list").iter().filter(|daemon| busy(daemon)).count() >= 10
+    });
     cluster.down();
 }
