@@ -4,8 +4,8 @@
 use cl_base::{PeerId, Time};
 use mml::{SecretKey, keys};
 use replication_proto::{
-    Apply, Client, ClientAuthentication, ClientEffect, Config, Effect, Keys, Mac, Replica, RestoreError,
-    Signature, StateMachine, VoteAuthentication,
+    Apply, Client, ClientAuthentication, ClientEffect, Config, Effect, Guarantee, Keys, Mac, Replica,
+    RestoreError, Signature, StateMachine, VoteAuthentication,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -96,6 +96,14 @@ impl Group {
     /// # Panics
     /// If `n` is not 3f+1, or `active` less than 2f+1.
     pub fn new(n: u32, active: usize, authentication: Authentication) -> Group {
+        Group::with(n, active, authentication, Guarantee::Byzantine)
+    }
+
+    /// As [`Group::new`], with three phases, two or one.
+    ///
+    /// # Panics
+    /// As [`Group::new`].
+    pub fn with(n: u32, active: usize, authentication: Authentication, guarantee: Guarantee) -> Group {
         let secrets: Vec<SecretKey> = (0..n).map(|i| SecretKey::from_seed([i as u8 + 1; 32])).collect();
         let client = SecretKey::from_seed([200; 32]);
         let members: Vec<PeerId> = (0..n).map(|i| PeerId::new(i + 1, 0)).collect();
@@ -105,6 +113,7 @@ impl Group {
         };
         let mut config = Config::new(1, members.clone()).expect("3f+1 members");
         config.active_members = active;
+        config.guarantee = guarantee;
         if authentication != Authentication::Signed {
             config.votes = VoteAuthentication::Channel;
         }

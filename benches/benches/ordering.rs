@@ -3,22 +3,26 @@
 
 use benches::group::{Authentication, Group};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use replication_proto::Guarantee;
 use std::hint::black_box;
 
 fn ordering(c: &mut Criterion) {
     let mut bench = c.benchmark_group("order one operation");
     bench.throughput(Throughput::Elements(1));
+    use Guarantee::{Byzantine, ByzantineTentative, CrashOnly};
     let cases = [
-        ("unreplicated, signed", 1, 1, Authentication::Signed),
-        ("unreplicated, MACs", 1, 1, Authentication::Macs),
-        ("3 active + 1 spare, signed", 4, 3, Authentication::Signed),
-        ("3 active + 1 spare, MAC votes", 4, 3, Authentication::MacVotes),
-        ("3 active + 1 spare, MACs", 4, 3, Authentication::Macs),
-        ("4 active, MACs", 4, 4, Authentication::Macs),
+        ("unreplicated, signed", 1, 1, Authentication::Signed, Byzantine),
+        ("unreplicated, MACs", 1, 1, Authentication::Macs, Byzantine),
+        ("3 active + 1 spare, signed", 4, 3, Authentication::Signed, Byzantine),
+        ("3 active + 1 spare, MAC votes", 4, 3, Authentication::MacVotes, Byzantine),
+        ("3 active + 1 spare, MACs", 4, 3, Authentication::Macs, Byzantine),
+        ("4 active, MACs", 4, 4, Authentication::Macs, Byzantine),
+        ("2 phases, 3 active + 1 spare, MACs", 4, 3, Authentication::Macs, ByzantineTentative),
+        ("1 phase, 3 active + 1 spare, MACs", 4, 3, Authentication::Macs, CrashOnly),
     ];
-    for (name, members, active, authentication) in cases {
+    for (name, members, active, authentication, guarantee) in cases {
         for bytes in [64, 1024] {
-            let mut group = Group::new(members, active, authentication);
+            let mut group = Group::with(members, active, authentication, guarantee);
             let before = group.messages();
             group.order(vec![7; bytes]);
             println!("{name}, {bytes} B: {} messages an operation", group.messages() - before);

@@ -13,8 +13,9 @@ impl Keys for Silent {
     fn sign(&self, _: &[u8]) -> Signature {
         [0; 64]
     }
-    fn verify_member(&self, _: PeerId, _: &[u8], _: &Signature) -> bool {
-        true
+    fn verify_member(&self, member: PeerId, _: &[u8], _: &Signature) -> bool {
+        // The one that may be alone; nobody signs for the others.
+        member == PeerId::new(1, 0)
     }
     fn verify_client(&self, _: PeerId, _: &[u8], _: &Signature) -> bool {
         true

@@ -8,7 +8,8 @@
 
 use cl_base::{PeerId, Time};
 use replication_proto::{
-    Apply, Config, Keys, Mac, MemberId, Replica, RestoreError, Signature, StateMachine, VoteAuthentication,
+    Apply, Config, Guarantee, Keys, Mac, MemberId, Replacement, Replica, RestoreError, Signature,
+    StateMachine, VoteAuthentication,
 };
 use std::time::Duration;
 
@@ -47,6 +48,9 @@ impl StateMachine for Counter {
     fn next_deadline(&self) -> Option<Time> {
         None
     }
+    fn may_replace(&self, _: PeerId, _: &Replacement) -> bool {
+        true
+    }
     fn snapshot(&self) -> Vec<u8> {
         self.0.to_le_bytes().to_vec()
     }
@@ -63,6 +67,10 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     config.log_window = 4;
     if mode & 1 == 1 {
         config.votes = VoteAuthentication::Channel;
+    }
+    // With one phase nobody may lie.
+    if mode & 2 == 2 {
+        config.guarantee = Guarantee::ByzantineTentative;
     }
     let mut now = Time::from_nanos(1_000_000_000_000);
     let mut replica = Replica::new(config, ME, Box::new(Lenient), Counter(0), now);

@@ -2,10 +2,11 @@
 //!
 //! A certificate is q = 2f+1 distinct members of the epoch, any of them (PROTOCOL.md 2).
 
-use crate::config::{Config, Guarantee, MemberId, Mutation, Rsn, View, VoteAuthentication};
+use crate::config::{Config, Guarantee, MemberId, Rsn, View, VoteAuthentication};
 use crate::epoch::{Beginning, Replacement};
 use crate::keys::{Authority, Digest, Domain, Signature, statement};
 use crate::message::{Checkpoint, Statement, Vote};
+use crate::mutation::Mutation;
 use borsh::{BorshDeserialize, BorshSerialize};
 
 /// A prepared certificate: the primary's PRE-PREPARE and PREPAREs of 2f other members, all with one tag.

@@ -1,15 +1,15 @@
 //! The client's side: operations, replies that f+1 members agree on, notifications (PROTOCOL.md 2.11).
 
-use crate::certificate::CheckpointProof;
-use crate::config::{ClientAuthentication, Config, MemberId, Mutation, Rsn, View};
-use crate::epoch::{Reconfiguration, Replacement};
+mod answers;
+mod epoch;
+
+use crate::config::{ClientAuthentication, Config, MemberId, Rsn, View};
 use crate::keys::{Digest, Keys};
-use crate::message::{
-    self, Message, Notify, Outcome, Proof, Reply, Request, RequestKind, Tentative, result_digest,
-};
+use crate::message::{self, Message, Notify, Outcome, Proof, Reply, Request, RequestKind, result_digest};
 use crate::notifications::{Inbox, Progress, nth_largest};
 use crate::reads::{ReadTicket, Reads};
-use cl_base::{PeerId, Time, codec};
+use answers::{Answer, Standing, agreed};
+use cl_base::{PeerId, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How often T_c is doubled for a request that stays unanswered.
@@ -123,12 +123,6 @@ pub struct ViewHint {
     pub active: Vec<MemberId>,
 }
 
-/// What a member said of a request.
-type Answer = (Rsn, Digest);
-
-/// For an answer that can be undone the view, and what else must be equal.
-type Standing = Option<(View, Tentative)>;
-
 struct Outstanding {
     /// One with MACs only is signed before it is sent again.
     request: Request,
@@ -138,19 +132,6 @@ struct Outstanding {
     stale: BTreeMap<MemberId, u64>,
     /// What each member sent as the result: one candidate each, so that a faulty one displaces none but its own.
     results: BTreeMap<MemberId, (Digest, Vec<u8>)>,
-}
-
-/// The answer that is good: w members gave it for ever, or q of them in one view with one history, some of which may
-/// be able to undo it (PROTOCOL.md 2.13).
-fn agreed(answers: &BTreeMap<MemberId, (Answer, Standing)>, config: &Config) -> Option<Answer> {
-    let early = if config.mutated(Mutation::WeakTentativeQuorum) { config.weak() } else { config.quorum() };
-    answers.values().find_map(|(answer, standing)| {
-        let committed = answers.values().filter(|given| **given == (*answer, None)).count();
-        let tentative = answers.values().filter(|given| **given == (*answer, *standing)).count();
-        let enough = committed >= config.weak()
-            || (standing.is_some() && config.guarantee.answers_early() && committed + tentative >= early);
-        enough.then_some(*answer)
-    })
 }
 
 /// A client of a group.
@@ -219,17 +200,6 @@ impl Client {
     /// [`SubmitError`]; nothing was sent then.
     pub fn submit(&mut self, now: Time, op: Vec<u8>) -> Result<Ticket, SubmitError> {
         self.ask(now, RequestKind::Operation, op)
-    }
-
-    /// Asks for a member to be replaced: RECONFIG (PROTOCOL.md 2.15). The result is a `Result<u64, ReplaceError>` in
-    /// [`cl_base::codec`]'s encoding, with the number of the epoch that then begins. Whether this client may is up
-    /// to the state machine ([`StateMachine::may_replace`](crate::StateMachine::may_replace)).
-    ///
-    /// # Errors
-    /// As [`Client::submit`].
-    pub fn replace(&mut self, now: Time, replacement: Replacement) -> Result<Ticket, SubmitError> {
-        let reconfiguration = Reconfiguration { epoch: self.config.epoch, replacement };
-        self.ask(now, RequestKind::Replace, codec::encode(&reconfiguration))
     }
 
     fn ask(&mut self, now: Time, kind: RequestKind, op: Vec<u8>) -> Result<Ticket, SubmitError> {
@@ -363,40 +333,6 @@ impl Client {
         for frame in frames {
             self.send_all(&frame);
         }
-    }
-
-    /// A member shows how the epoch ended. What was answered in it by fewer than w members counts no more, since
-    /// each roster has f faulty members of its own; all that is outstanding is asked again.
-    fn on_epoch(&mut self, now: Time, certificate: &CheckpointProof) {
-        let Some(next) = self.config.believe(certificate, &*self.keys) else {
-            self.refused += 1;
-            return;
-        };
-        let same = |m: &MemberId| self.config.peer(*m) == next.peer(*m);
-        self.outvoted.retain(same);
-        self.views.clear();
-        self.config = next;
-        for outstanding in self.outstanding.values_mut() {
-            outstanding.answers.clear();
-            outstanding.stale.clear();
-            outstanding.results.clear();
-            outstanding.attempts = 0;
-            outstanding.resend_at = now;
-        }
-        let (epoch, members) = (self.config.epoch, self.config.members.clone());
-        self.effects.push_back(ClientEffect::EpochBegan { epoch, members });
-        if let Some(inbox) = &mut self.inbox {
-            inbox.begin_epoch();
-            self.pull(now);
-        }
-        self.reads.give_up_all();
-        self.ask_again(now);
-    }
-
-    /// The configuration of the epoch in which the group is, as far as this client knows. With it a newcomer to the
-    /// roster begins.
-    pub fn config(&self) -> &Config {
-        &self.config
     }
 
     /// When [`Client::on_timeout`] should be called next.

@@ -1,5 +1,8 @@
 use super::*;
+use crate::certificate::CheckpointProof;
+use crate::epoch::Replacement;
 use crate::keys::Signature;
+use crate::message::Tentative;
 use std::time::Duration;
 
 struct NoKeys;

@@ -55,6 +55,7 @@ mod keys;
 mod log;
 mod machine;
 mod merkle;
+mod mutation;
 mod notifications;
 mod reads;
 mod replica;
@@ -67,13 +68,13 @@ pub mod message;
 pub use certificate::{Certificate, CheckpointProof, VoteClaim};
 pub use client::{Client, ClientEffect, SubmitError, Ticket, ViewHint};
 pub use config::{
-    ActiveSet, ClientAuthentication, Config, ConfigError, Guarantee, MemberId, Mutation, Rsn, View,
-    VoteAuthentication,
+    ActiveSet, ClientAuthentication, Config, ConfigError, Guarantee, MemberId, Rsn, View, VoteAuthentication,
 };
 pub use effect::{Effect, Event, LeaveReason};
 pub use epoch::{Beginning, Reconfiguration, ReplaceError, Replacement};
 pub use keys::{Digest, Keys, Mac, Signature};
 pub use machine::{Apply, Local, NO_CLIENT, Pushed, RestoreError, StateMachine};
+pub use mutation::Mutation;
 pub use reads::ReadTicket;
 pub use replica::{Holding, Mode, Refusal, RefusalCounters, Replica, ReplicaStatus, Role};
 pub use storage::{CheckpointRecord, InstalledView, Record, RecoverError, SlotRecord, StateRecord};

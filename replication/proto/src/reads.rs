@@ -1,8 +1,9 @@
 //! The client's side of reads in one round trip (PROTOCOL.md 2.12).
 
-use crate::config::{Config, MemberId, Mutation, View};
+use crate::config::{Config, MemberId, View};
 use crate::keys::Digest;
 use crate::message::{ReadAnswer, ReadReply, result_digest};
+use crate::mutation::Mutation;
 use cl_base::Time;
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,9 +1,10 @@
 //! What a set V of VIEW-CHANGEs decides about the order (PROTOCOL.md 2.8, rule 4).
 
 use crate::certificate::{Certificate, CheckpointProof};
-use crate::config::{Config, Mutation, Rsn, View};
+use crate::config::{Config, Rsn, View};
 use crate::keys::Digest;
 use crate::message::{ViewChange, body_digest};
+use crate::mutation::Mutation;
 
 /// Where the new view begins.
 #[derive(Debug)]

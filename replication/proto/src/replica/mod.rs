@@ -30,7 +30,7 @@ mod tests;
 mod tests_mode_m;
 
 use crate::certificate::CheckpointProof;
-use crate::config::{Config, MemberId, Mutation, Rsn, View};
+use crate::config::{Config, MemberId, Rsn, View};
 use crate::effect::{Effect, Event};
 use crate::epoch::Replacement;
 use crate::keys::{Authority, Digest, Keys};
@@ -38,6 +38,7 @@ use crate::log::Log;
 use crate::machine::StateMachine;
 use crate::merkle::Snapshot;
 use crate::message::{self, Checkpoint, Message, NewView, Signed, ViewChange};
+use crate::mutation::Mutation;
 use crate::session::Sessions;
 use crate::storage::{InstalledView, Record};
 use cl_base::{PeerId, Time};
