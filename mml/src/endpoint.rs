@@ -414,17 +414,18 @@ impl Endpoint {
         transmit: Transmit,
         heard_from: Option<(PeerId, SocketAddr)>,
     ) -> Option<SocketAddr> {
-        let (to, unresolved) = (transmit.to, cl.address_of(transmit.to).is_none());
-        let in_roster = self.has_roster_address(to);
-        if unresolved && in_roster {
+        let to = transmit.to;
+        let heard_there = heard_from.filter(|(from, _)| *from == to).map(|(_, addr)| addr);
+        if cl.address_of(to).is_some() {
+            return heard_there.filter(|_| transmit.answers_hello);
+        }
+        if self.has_roster_address(to) {
             cl.resolve(to, self.addresses[&to.principal]);
+            return heard_there.filter(|_| transmit.answers_hello);
         }
         // A peer whose address nobody told us is reached where it has just written from. It may be one that
         // speaks to an earlier life of ours, and is told that this life has ended.
-        let unknown = unresolved && !in_roster;
-        heard_from
-            .filter(|(from, _)| *from == to && (transmit.answers_hello || unknown))
-            .map(|(_, addr)| addr)
+        heard_there
     }
 }
 

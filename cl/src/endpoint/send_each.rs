@@ -1,12 +1,11 @@
 //! Several messages in few system calls.
 
 use super::Endpoint;
-use super::peers::Peers;
 use crate::message::Refusal;
 use crate::transport::DATAGRAMS_AT_ONCE;
 use cl_base::PeerId;
 use std::io::IoSlice;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// One of several messages that are sent together, see [`Endpoint::send_each`].
 #[derive(Clone, Copy, Debug)]
@@ -23,11 +22,10 @@ impl Parcel<'_> {
     pub(super) fn len(&self) -> usize {
         self.parts.iter().map(|part| part.len()).sum()
     }
-
-    fn address(&self, peers: &Peers) -> Option<SocketAddr> {
-        self.addr.or_else(|| peers.address_of(self.to))
-    }
 }
+
+/// In place of an address that is not known yet.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 impl Endpoint {
     /// Sends messages to several peers, each as by [`Endpoint::send_parts`], with as few system calls as the network
@@ -36,9 +34,12 @@ impl Endpoint {
     pub fn send_each(&mut self, parcels: &[Parcel<'_>], mut told: impl FnMut(usize, Result<(), Refusal>)) {
         let mut done = 0;
         while let Some(parcel) = parcels.get(done) {
-            let rest = &parcels[done..];
-            let run = rest.iter().take(DATAGRAMS_AT_ONCE).take_while(|p| self.is_a_datagram(p)).count();
-            let sent = if run > 1 { self.transmit_each(&rest[..run]) } else { Err(Refusal::Backpressure) };
+            let mut to = [NOWHERE; DATAGRAMS_AT_ONCE];
+            let run = self.datagrams_among(&parcels[done..], &mut to);
+            let sent = match run {
+                0 | 1 => Err(Refusal::Backpressure),
+                _ => self.transmit_each(&parcels[done..done + run], &to[..run]),
+            };
             match sent {
                 Ok(sent) => {
                     (done..done + sent).for_each(|place| told(place, Ok(())));
@@ -55,21 +56,24 @@ impl Endpoint {
         }
     }
 
-    /// Whether it leaves as one datagram, and at once.
-    fn is_a_datagram(&self, parcel: &Parcel<'_>) -> bool {
-        self.shared_way(parcel.to, parcel.addr).is_none()
-            && parcel.len() <= self.unfragmented_len_max()
-            && !self.has_backlog()
-            && parcel.address(&self.peers).is_some()
+    /// The first so many of `parcels` may leave as one datagram each, and at once; `to` becomes where they go.
+    fn datagrams_among(&self, parcels: &[Parcel<'_>], to: &mut [SocketAddr; DATAGRAMS_AT_ONCE]) -> usize {
+        if self.has_backlog() {
+            return 0;
+        }
+        let len_max = self.unfragmented_len_max();
+        let address = |parcel: &Parcel<'_>| {
+            let by_network = parcel.len() <= len_max && self.shared_way(parcel.to, parcel.addr).is_none();
+            let address = || parcel.addr.or_else(|| self.peers.address_of(parcel.to));
+            if by_network { address() } else { None }
+        };
+        let addressed = parcels.iter().map_while(address);
+        to.iter_mut().zip(addressed).map(|(place, address)| *place = address).count()
     }
 
-    /// Sends some of `parcels`, which are datagrams, at least the first: how many.
-    fn transmit_each(&mut self, parcels: &[Parcel<'_>]) -> Result<usize, Refusal> {
-        let peers = &self.peers;
-        let addressed = parcels
-            .iter()
-            .map(|parcel| (parcel, parcel.address(peers).expect("what has no address is no datagram")));
-        let sent = self.network.transmit_each(addressed, &mut self.tally);
+    /// Sends some of `parcels`, which are datagrams, to the addresses with them, at least the first: how many.
+    fn transmit_each(&mut self, parcels: &[Parcel<'_>], to: &[SocketAddr]) -> Result<usize, Refusal> {
+        let sent = self.network.transmit_each(parcels, to, &mut self.tally);
         match sent {
             Ok(count) => {
                 for parcel in &parcels[..count] {

@@ -150,3 +150,64 @@ fn genuine(link: &mut Link, bytes: &[u8]) -> Option<Found> {
     let key = link.datagram_key_from(from).filter(|_| from == datagram.from)?;
     key.verify(datagram.tagged, datagram.tag).then(|| (from, class, datagram.body.to_vec()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::{Keyring, entry_name};
+    use crate::layout::Layout;
+    use cl_base::Incarnation;
+    use cmm_core::identity::NodeId;
+
+    const AGENT: Role = Role::Agent(NodeId(1));
+    const MANAGER: Role = Role::Manager(NodeId(1));
+
+    fn link(layout: &Layout, role: Role) -> Link {
+        let keyring = Keyring::load(layout, role).unwrap();
+        Link::new(keyring, role.peer(), Incarnation(1), Duration::from_secs(1)).unwrap()
+    }
+
+    fn sealed(sender: &mut Link, to: Role, from: PeerId, class: Class) -> Vec<u8> {
+        let (key, mut bytes) = (sender.datagram_key_to(to.peer()).unwrap(), Vec::new());
+        datagram::write(&mut bytes, class as u8, from, b"beats", |tagged| key.tag(tagged));
+        bytes
+    }
+
+    #[test]
+    fn a_datagram_counts_as_its_sender_made_it_for_this_receiver_while_its_key_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("c"));
+        crate::local::create(&layout, "test", 4, 1).unwrap();
+        let (mut sender, mut receiver) = (link(&layout, AGENT), link(&layout, MANAGER));
+        let good = sealed(&mut sender, MANAGER, AGENT.peer(), Class::Heartbeat);
+        let found = Some((AGENT.peer(), Class::Heartbeat, b"beats".to_vec()));
+        assert_eq!(genuine(&mut receiver, &good), found);
+        assert_eq!(genuine(&mut receiver, &good), found, "what it says is old then, which others notice");
+
+        for bit in 0..good.len() * 8 {
+            let mut altered = good.clone();
+            altered[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(genuine(&mut receiver, &altered), None, "bit {bit}");
+        }
+        let other = Role::Manager(NodeId(2));
+        for (to, from, class) in [
+            (other, AGENT.peer(), Class::Heartbeat),
+            (MANAGER, Role::Agent(NodeId(2)).peer(), Class::Heartbeat),
+            (MANAGER, PeerId { instance: 1, ..AGENT.peer() }, Class::Heartbeat),
+            (MANAGER, Role::Hardcore.peer(), Class::Heartbeat),
+            (MANAGER, AGENT.peer(), Class::HeartbeatWay),
+            (MANAGER, AGENT.peer(), Class::Replication),
+        ] {
+            let bytes = sealed(&mut sender, to, from, class);
+            assert_eq!(genuine(&mut receiver, &bytes), None, "{to:?} {from} {class:?}");
+        }
+        assert_eq!(genuine(&mut receiver, &[]), None);
+
+        let keyring = Keyring::load(&layout, MANAGER).unwrap();
+        let mut roster = (*keyring.roster()).clone();
+        roster.keep_cluster(keyring.cluster());
+        roster.revoke(&entry_name(AGENT)).unwrap();
+        roster.save(layout.roster()).unwrap();
+        assert_eq!(genuine(&mut link(&layout, MANAGER), &good), None, "revoked");
+    }
+}

@@ -12,31 +12,32 @@ use std::net::SocketAddr;
 impl Network {
     /// Sends some of `parcels`, at most [`DATAGRAMS_AT_ONCE`], each as a datagram to the address with it: how many, at
     /// least the first.
-    pub(in crate::endpoint) fn transmit_each<'p, 'b: 'p>(
+    pub(in crate::endpoint) fn transmit_each(
         &mut self,
-        parcels: impl ExactSizeIterator<Item = (&'p Parcel<'b>, SocketAddr)> + Clone,
+        parcels: &[Parcel<'_>],
+        to: &[SocketAddr],
         tally: &mut Tally,
     ) -> Result<usize, Refusal> {
         let mut headers = [[0; HEADER_LEN]; DATAGRAMS_AT_ONCE];
         let len_max = self.unfragmented_len_max();
-        for ((parcel, _), (header, ahead)) in parcels.clone().zip(headers.iter_mut().zip(0..)) {
+        for ((parcel, header), ahead) in parcels.iter().zip(&mut headers).zip(0..) {
             let geometry = Geometry::for_message(parcel.len(), len_max).ok_or(Refusal::TooLong)?;
             assert!(geometry.count() == 1, "more than a datagram");
             let message = self.next_message.wrapping_add(ahead);
             *header = self.header(parcel.to, message, geometry, Form::Plain, 0);
         }
         let empty = IoSlice::new(&[]);
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut datagrams = [Datagram { to: nowhere, parts: [empty; 3] }; DATAGRAMS_AT_ONCE];
-        for (((parcel, to), header), datagram) in parcels.clone().zip(&headers).zip(&mut datagrams) {
-            *datagram = Datagram { to, parts: [IoSlice::new(header), parcel.parts[0], parcel.parts[1]] };
+        let mut datagrams = [Datagram { to: to[0], parts: [empty; 3] }; DATAGRAMS_AT_ONCE];
+        for (((parcel, to), header), datagram) in parcels.iter().zip(to).zip(&headers).zip(&mut datagrams) {
+            let parts = [IoSlice::new(header), parcel.parts[0], parcel.parts[1]];
+            *datagram = Datagram { to: *to, parts };
         }
         match self.transport.send_each(&datagrams[..parcels.len()]) {
             Ok(count) => {
                 self.next_message = self.next_message.wrapping_add(count as u32);
                 tally.stats.datagrams_sent += count as u64;
                 tally.stats.bytes_sent +=
-                    parcels.take(count).map(|(parcel, _)| parcel.len() as u64).sum::<u64>();
+                    parcels[..count].iter().map(|parcel| parcel.len() as u64).sum::<u64>();
                 Ok(count)
             }
             Err(error) if transport::is_transient(&error) => Err(Refusal::Backpressure),
