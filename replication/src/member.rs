@@ -10,6 +10,10 @@ use std::time::Duration;
 
 const REPLICA: TimerId = TimerId(1);
 
+/// Events taken in before what follows from them is done although others wait: a window of a client's requests, which
+/// then share a batch. With more, the first of them would wait for long.
+const BURST_MAX: usize = 32;
+
 /// Something to do with a replica, on its thread.
 type Look<S> = Box<dyn FnOnce(&Durable<S>) + Send>;
 
@@ -24,6 +28,8 @@ pub(crate) struct Member<S> {
     replica: Durable<S>,
     peers: Vec<PeerId>,
     carrier: Carrier,
+    /// Events taken in since what follows from them was last made durable and sent.
+    burst: usize,
     /// Why it stopped, if not on request.
     failure: Option<Stopped>,
 }
@@ -48,23 +54,36 @@ type Cx<S> = Core<Mail<S>>;
 
 impl<S: StateMachine> Member<S> {
     pub(crate) fn new(replica: Durable<S>, peers: Vec<PeerId>, carrier: Carrier) -> Member<S> {
-        Member { replica, peers, carrier, failure: None }
+        Member { replica, peers, carrier, burst: 0, failure: None }
     }
 }
 
 impl<S: StateMachine + Send + 'static> Member<S> {
+    /// Hands what has arrived to the replica. What follows from it is done when nothing else is pending, or with the last
+    /// of a burst: so many messages share one wait for the device, and frames to one peer travel together.
+    fn take_in(&mut self, cx: &mut Cx<S>) {
+        self.feed(cx);
+        self.burst += 1;
+        if self.burst >= BURST_MAX {
+            self.settle(cx);
+        }
+    }
+
+    fn feed(&mut self, cx: &mut Cx<S>) {
+        while let Some(arrived) = self.carrier.poll() {
+            match arrived {
+                Arrived::Frame { from, bytes } => self.replica.on_message(cx.now(), from, &bytes),
+                Arrived::Refusal { from, why } => tracing::error!(peer = %from, "refuses this member: {why}"),
+            }
+        }
+    }
+
     /// Hands frames between carrier and replica until neither has more to do.
     fn settle(&mut self, cx: &mut Cx<S>) {
+        self.burst = 0;
         let now = cx.now();
         loop {
-            while let Some(arrived) = self.carrier.poll() {
-                match arrived {
-                    Arrived::Frame { from, bytes } => self.replica.on_message(now, from, &bytes),
-                    Arrived::Refusal { from, why } => {
-                        tracing::error!(peer = %from, "refuses this member: {why}")
-                    }
-                }
-            }
+            self.feed(cx);
             let Drained { sends, events } = match self.replica.drain() {
                 Ok(drained) => drained,
                 // Crash is the cheapest fault to tolerate.
@@ -111,7 +130,7 @@ impl<S: StateMachine + Send + 'static> cl::runtime::Service for Member<S> {
 
     fn on_message(&mut self, cx: &mut Cx<S>, received: Received) {
         self.carrier.on_message(cx, received);
-        self.settle(cx);
+        self.take_in(cx);
     }
 
     fn on_timer(&mut self, cx: &mut Cx<S>, id: TimerId) {
@@ -119,7 +138,7 @@ impl<S: StateMachine + Send + 'static> cl::runtime::Service for Member<S> {
             CARRIER_TIMER => self.carrier.on_timer(cx),
             _ => self.replica.on_timeout(cx.now()),
         }
-        self.settle(cx);
+        self.take_in(cx);
     }
 
     fn on_mail(&mut self, cx: &mut Cx<S>, mail: Mail<S>) {
@@ -132,6 +151,10 @@ impl<S: StateMachine + Send + 'static> cl::runtime::Service for Member<S> {
                 return;
             }
         }
+        self.take_in(cx);
+    }
+
+    fn on_idle(&mut self, cx: &mut Cx<S>) {
         self.settle(cx);
     }
 }

@@ -29,7 +29,7 @@ pub(crate) const REQUEST_FIELDS_BYTES: usize = 8 + 8 + 8 + 1 + 4;
 pub enum Proof {
     /// The client's signature.
     Signed(Signature),
-    /// A MAC for each member in the order of the roster ([`ClientAuthentication`](crate::ClientAuthentication)).
+    /// A MAC for each member in the order of the roster ([`ClientAuthentication`]).
     Macs(Vec<Mac>),
 }
 

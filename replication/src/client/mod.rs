@@ -75,6 +75,9 @@ impl Handle {
 
     fn ask(&self, kind: Kind, op: Vec<u8>) -> Pending {
         let (promise, pending) = Promise::new();
+        if self.link.running.as_ref().is_none_or(Running::is_finished) {
+            return pending; // nobody reads the mail any more, and the promise is broken here
+        }
         let mail = Mail::Ask(Question { kind, op, within: self.within, promise });
         if let Err(full) = self.link.mailbox.send(mail)
             && let Mail::Ask(question) = full.0

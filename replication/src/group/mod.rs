@@ -51,7 +51,7 @@ impl World {
             address: None,
         });
         let roster = Roster::from_members(entries.collect(), "in memory").expect("all entries differ");
-        let disks = vec![(); config.n()].iter().map(|()| Memory::default()).collect();
+        let disks = (0..config.n()).map(|_| Memory::default()).collect();
         Ok(World { config, secrets, roster: Arc::new(roster), disks })
     }
 
