@@ -52,6 +52,10 @@ const TAGS_MAX: usize = 16;
 /// Nodes are numbered below this: the table of them has a place for each number up to the largest seen.
 pub const NODES_MAX: u32 = 1 << 20;
 
+/// Heartbeats are numbered from 1 in each life of an agent, and none lives so long that it gets here: so sums of numbers
+/// do not overflow, whatever an agent says.
+pub const NUMBERS_END: u64 = 1 << 62;
+
 /// "I am alive."
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Beat {

@@ -3,7 +3,9 @@
 use super::bundler;
 use super::trails::Trails;
 use super::tree::Tree;
-use super::{BEAT_BYTES, BUNDLE_BYTES, BUNDLE_MAX, Beat, ENTRY_BYTES, Heartbeat, NODES_MAX, TAG_BYTES};
+use super::{
+    BEAT_BYTES, BUNDLE_BYTES, BUNDLE_MAX, Beat, ENTRY_BYTES, Heartbeat, NODES_MAX, NUMBERS_END, TAG_BYTES,
+};
 use crate::identity::NodeId;
 use cl_base::{Incarnation, PeerId, Time};
 use std::time::Duration;
@@ -137,14 +139,16 @@ impl Monitor {
     /// Whether [`Monitor::heard`] would record it.
     #[inline]
     fn is_wanted(&self, beat: &Beat) -> bool {
-        self.is_news(beat) || self.trails.as_ref().is_some_and(|trails| trails.lacks(beat))
+        let lacks = |trails: &Trails| beat.number < NUMBERS_END && trails.lacks(beat);
+        self.is_news(beat) || self.trails.as_ref().is_some_and(lacks)
     }
 
     /// Whether it is younger than what was heard before.
     #[inline]
     fn is_news(&self, beat: &Beat) -> bool {
         let heard = self.heard.get(beat.node.0 as usize).unwrap_or(&UNHEARD);
-        beat.node.0 < NODES_MAX && (beat.incarnation, beat.number) > (heard.incarnation, heard.number)
+        let possible = beat.node.0 < NODES_MAX && beat.number < NUMBERS_END;
+        possible && (beat.incarnation, beat.number) > (heard.incarnation, heard.number)
     }
 
     #[inline]
@@ -298,6 +302,24 @@ mod tests {
         assert!(!m.heard(at(10), &beat(1, 2, 5)));
         assert!(!m.heard(at(10), &beat(1, 1, 9)));
         assert!(m.heard(at(10), &beat(1, 3, 1)));
+    }
+
+    #[test]
+    fn a_number_that_no_agent_reaches_is_a_lie_and_does_no_harm() {
+        let nodes = || (1..=8).map(NodeId);
+        let mut m = Monitor::with_tree(Duration::from_millis(400), Tree::new(nodes()));
+        let by_bundlers = Routing::from_byte(0);
+        let mut number = NUMBERS_END;
+        for far in [u64::MAX, u64::MAX - 1, NUMBERS_END] {
+            assert!(!m.heard(at(1), &Beat { routing: by_bundlers, ..beat(1, 1, far) }), "{far}");
+        }
+        while number > 1 {
+            number -= 1 + number / 3;
+            for node in nodes() {
+                m.heard(at(2), &Beat { routing: by_bundlers, ..beat(node.0, number, NUMBERS_END - number) });
+            }
+        }
+        assert!(m.heard(at(3), &beat(1, u64::MAX, NUMBERS_END - 1)));
     }
 
     #[test]
