@@ -138,7 +138,7 @@ impl<S: StateMachine> Durable<S> {
         let replica = if records.is_empty() {
             Replica::new(config, me, keys, machine, now)
         } else {
-            tracing::info!(member = me.0, records = records.len(), "back with its memory");
+            tracing::info!(records = records.len(), "back with its memory");
             let records: Vec<Record> = records.iter().map(|r| codec::decode(r)).collect::<Result<_, _>>()?;
             Replica::recover(config, me, keys, machine, now, records.into_iter())?
         };
