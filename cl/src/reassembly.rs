@@ -1,9 +1,10 @@
 //! Putting fragmented messages together, in bounded memory, whatever arrives.
 //!
 //! A message under reassembly holds one pool buffer of its full length. What one sender may hold is
-//! bounded ([`PEER_BYTES_MAX`]), and what all may hold together ([`TOTAL_BYTES_MAX`]); beyond either the
-//! oldest unfinished message gives way: of the sender itself, or of the sender that holds most. A message
-//! that has not grown for [`TIMEOUT`] is given up.
+//! bounded ([`PEER_BYTES_MAX`]), and what all may hold together ([`TOTAL_BYTES_MAX`]); beyond either an
+//! unfinished message gives way: of the sender itself, or of the sender that holds most. It is the one of which the least part
+//! has arrived: somebody who forges a sender's name and address has to send the same part of [`PEER_BYTES_MAX`] to end it, where
+//! the oldest would go for one more fragment. A message that has not grown for [`TIMEOUT`] is given up.
 
 use crate::counters::{Reason, Tally};
 use crate::header::{Geometry, Repr};
@@ -64,6 +65,14 @@ struct Partial {
     missing: u16,
     born: u64,
     last_growth: Time,
+}
+
+impl Partial {
+    /// The part of the message that has arrived, in 65536ths.
+    fn part_arrived(&self) -> u32 {
+        let count = u32::from(self.geometry.count());
+        ((count - u32::from(self.missing)) << 16) / count
+    }
 }
 
 #[derive(Default)]
@@ -165,7 +174,7 @@ impl Reassembly {
             self.expire(now, tally);
         }
         while self.held.get(&sender).is_some_and(|h| h.bytes + len > PEER_BYTES_MAX) {
-            self.evict_oldest(sender, tally);
+            self.evict_least(sender, tally);
         }
         while over(self) {
             let (&heaviest, _) = self
@@ -173,18 +182,19 @@ impl Reassembly {
                 .iter()
                 .max_by_key(|(_, h)| (h.bytes, h.messages))
                 .expect("the limit is passed, so somebody holds something");
-            self.evict_oldest(heaviest, tally);
+            self.evict_least(heaviest, tally);
         }
     }
 
-    fn evict_oldest(&mut self, sender: Sender, tally: &mut Tally) {
-        let (&oldest, _) = self
+    /// Gives up the message of `sender` of which the least part has arrived, the oldest of several.
+    fn evict_least(&mut self, sender: Sender, tally: &mut Tally) {
+        let (&least, _) = self
             .partial
             .range((sender, 0)..=(sender, u32::MAX))
-            .min_by_key(|(_, p)| p.born)
+            .min_by_key(|(_, p)| (p.part_arrived(), p.born))
             .expect("a sender that holds bytes has a message");
         tally.dropped(sender.0, Reason::Evicted);
-        self.remove(&oldest);
+        self.remove(&least);
     }
 }
 

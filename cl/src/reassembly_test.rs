@@ -136,6 +136,20 @@ fn huge_claims_of_one_sender_cost_it_its_own_older_messages_only() {
 }
 
 #[test]
+fn first_fragments_forged_in_a_senders_name_do_not_end_its_message() {
+    let mut world = World::new();
+    let genuine = fragments(1, 1, &message(300_000), 1400);
+    let (last, others) = genuine.split_last().unwrap();
+    let whole = vec![0; MESSAGE_LEN_MAX];
+    for (id, fragment) in (2..).zip(others) {
+        assert!(matches!(world.insert(T0, fragment), Outcome::Incomplete), "fragment {}", fragment.0.index);
+        // The first comes before there is any forged one, as a burst's does.
+        world.insert(T0, &fragments(1, id, &whole, 60_000)[279]);
+    }
+    assert!(matches!(world.insert(T0, last), Outcome::Complete(_)));
+}
+
+#[test]
 fn many_senders_together_stay_within_the_total_and_the_small_ones_survive() {
     let mut world = World::new();
     let innocent = fragments(1000, 1, &message(100_000), 60_000);
