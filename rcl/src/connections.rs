@@ -330,7 +330,8 @@ impl Connections {
             shown.show(live, &self.node, &self.links);
         }
         if self.links.is_busy() {
-            self.links.pump(cl);
+            let node = &self.node;
+            self.links.pump(cl, |peer| node.is_connected(peer));
         }
         if self.node.has_work() {
             self.flush(cl);

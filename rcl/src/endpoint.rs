@@ -177,6 +177,9 @@ impl Endpoint {
     fn receive(&mut self) -> Option<Event> {
         self.events = 0;
         self.connections.begin_round(&mut self.cl);
+        if let Some(event) = self.connections.next_event() {
+            return Some(event);
+        }
         for _ in 0..FRAMES_PER_POLL {
             let Some(received) = self.cl.poll() else { break };
             if let Some(event) = self.connections.on_received(&mut self.cl, received) {

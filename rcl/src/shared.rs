@@ -42,6 +42,11 @@ pub(crate) struct Links {
     last: Option<(PeerId, usize)>,
     next_number: u32,
     events: VecDeque<Event>,
+    /// Calls of peers that have not been told to the application because it has not heard yet of the end of the
+    /// connection before: one of each peer. What it says until then is for that one.
+    successors: FxHashMap<PeerId, (ChannelId, u32)>,
+    /// Peers that have successors of whose predecessors' ends the application has heard.
+    succeeding: Vec<PeerId>,
     /// Links that have something to send which did not fit.
     busy: Vec<usize>,
     /// Resets and refusals that did not fit.
@@ -64,6 +69,8 @@ impl Links {
             last: None,
             next_number: 0,
             events: VecDeque::new(),
+            successors: FxHashMap::default(),
+            succeeding: Vec::new(),
             busy: Vec::new(),
             orphans: Vec::new(),
             stale: 0,
@@ -88,7 +95,7 @@ impl Links {
     /// True if [`Links::pump`] has something to do.
     #[inline]
     pub(crate) fn is_busy(&self) -> bool {
-        !self.busy.is_empty() || !self.orphans.is_empty()
+        !self.busy.is_empty() || !self.orphans.is_empty() || !self.succeeding.is_empty()
     }
 
     #[inline]
@@ -227,8 +234,14 @@ impl Links {
         }
     }
 
-    /// Goes on with what did not fit.
-    pub(crate) fn pump(&mut self, cl: &mut Endpoint) {
+    /// Goes on with what did not fit, and with calls that had to wait. `by_network` says whether there is a connection
+    /// to a peer by the network.
+    pub(crate) fn pump(&mut self, cl: &mut Endpoint, by_network: impl Fn(PeerId) -> bool) {
+        for peer in std::mem::take(&mut self.succeeding) {
+            if let Some((channel, number)) = self.successors.remove(&peer) {
+                self.on_call(cl, channel, peer, number, by_network(peer));
+            }
+        }
         for (to, number, kind) in std::mem::take(&mut self.orphans) {
             self.tell(cl, to, number, kind);
         }
@@ -254,7 +267,13 @@ impl Links {
 
     #[inline]
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if let Some(Event::Closed(peer, _)) = event
+            && self.successors.contains_key(&peer)
+        {
+            self.succeeding.push(peer);
+        }
+        event
     }
 
     pub(crate) fn has_events(&self) -> bool {
@@ -298,6 +317,10 @@ impl Links {
         if kind == Kind::Hello {
             self.on_call(cl, channel, from, number, by_network);
             return self.poll_event().map_or(Arrival::Nothing, Arrival::Event);
+        }
+        if kind == Kind::Reset && self.successors.get(&from) == Some(&(channel, number)) {
+            self.successors.remove(&from);
+            return Arrival::Nothing;
         }
         let Some(index) = self.find(from) else {
             self.stale += 1;

@@ -8,7 +8,7 @@ use cl_base::{PeerId, Rng};
 use common::{Mix, Receiver, Sender, in_use, verify, within};
 use rcl::{CloseReason, Endpoint, EndpointConfig, Event};
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -201,7 +201,8 @@ impl Mortal {
     fn start(test: &str, part: &str) -> Mortal {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", test, "--include-ignored", "--nocapture"]).env(PART_VARIABLE, part);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         Mortal { child, output }
     }
@@ -219,9 +220,12 @@ impl Mortal {
 
     fn kill(mut self) {
         let ended = self.child.try_wait().unwrap();
-        assert!(ended.is_none(), "it has ended by itself: {ended:?}");
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        // It may have been killed while it told why it was about to end.
+        let mut said = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(ended.is_none() && !said.contains("panicked"), "it has ended by itself: {ended:?}, {said}");
     }
 }
 

@@ -34,6 +34,9 @@ impl Links {
         peer: PeerId,
     ) -> Option<Refused> {
         self.orphans.retain(|(to, ..)| *to != channel);
+        if self.successors.get(&peer).is_some_and(|(open, _)| *open == channel) {
+            self.successors.remove(&peer);
+        }
         let index = self.find(peer)?;
         let link = self.link(index);
         if link.out == channel && !link.is_open() {
@@ -102,8 +105,12 @@ impl Links {
         }
     }
 
-    /// The peer's call is a new connection.
+    /// The peer's call is a new connection, as soon as the application has heard of the end of the one before.
     pub(super) fn be_called(&mut self, cl: &mut Endpoint, peer: PeerId, channel: ChannelId, number: u32) {
+        if self.events.iter().any(|event| matches!(event, Event::Closed(of, _) if *of == peer)) {
+            self.successors.insert(peer, (channel, number));
+            return;
+        }
         let index = self.add(Link::new(peer, channel, number, None));
         self.take_call(cl, index, channel, number);
     }
