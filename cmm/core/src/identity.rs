@@ -72,6 +72,11 @@ impl Role {
         })
     }
 
+    /// The role of the user of this number, if there can be one: numbers are below 2^24.
+    pub fn of_user(number: u32) -> Option<Role> {
+        (number <= NUMBER_MASK).then_some(Role::User(number))
+    }
+
     /// The identity of the one daemon that has this role. (Users have many: see [`PeerId::instance`].)
     pub const fn peer(self) -> PeerId {
         PeerId { principal: self.principal(), instance: 0 }
@@ -106,6 +111,8 @@ mod tests {
         for role in [Role::Agent(NodeId(7)), Role::Manager(NodeId(1)), Role::Hardcore, Role::User(3)] {
             assert_eq!(Role::of(role.principal()), Some(role));
         }
+        assert_eq!(Role::of_user(0xff_ffff), Role::of(Principal(0x04ff_ffff)));
+        assert_eq!(Role::of_user(0x100_0000), None);
         assert_eq!(Role::of(Principal(0)), None);
         assert_eq!(Role::of(Principal(0x0300_0001)), None);
     }

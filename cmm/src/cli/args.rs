@@ -18,7 +18,7 @@ use std::path::PathBuf;
   ghidrah down                          stop it
 
 `ghidrah COMMAND --help` explains each. The cluster's directory is --dir, else $GHIDRAH_DIR, else
-~/.local/state/ghidrah."
+~/.local/state/ghidrah. Commands use the key of user-0, or that of the user whose number $GHIDRAH_USER is."
 )]
 pub struct Cli {
     /// The cluster's directory.

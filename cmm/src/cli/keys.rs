@@ -15,7 +15,7 @@ use std::path::PathBuf;
 /// What follows the options in `ghidrah keys --help`.
 pub const HELP: &str = "Examples:
   ghidrah keys show                     whose keys there are, with fingerprints to compare
-  ghidrah keys generate user-1          a key for one more user
+  ghidrah keys generate user-1          a key for one more user, who sets GHIDRAH_USER=1
   ghidrah keys rotate agent-node3       a new key for agent-node3 in place of its old one
   ghidrah keys revoke user-1 --dry-run  what would be done to believe user-1 no longer
 
@@ -184,8 +184,8 @@ fn change(
 fn generate(layout: &Layout, roster: &mut Roster, args: &ChangeArgs) -> Result<Changed, Failure> {
     let name = &args.name;
     let number = name.strip_prefix("user-").and_then(|number| number.parse().ok());
-    let Some(role) = number.map(Role::User).filter(|role| entry_name(*role) == *name) else {
-        let text = "keys are made for users, who are named user-0, user-1, ...; those of nodes are made with the \
+    let Some(role) = number.and_then(Role::of_user).filter(|role| entry_name(*role) == *name) else {
+        let text = "keys are made for users, who are named user-0, user-1, ... user-16777215; those of nodes are made with the \
                     cluster, and renewed by `ghidrah keys rotate`";
         return Err(format!("{name}: {text}").into());
     };
@@ -380,9 +380,12 @@ mod tests {
         assert!(load_keyring(&layout, Role::User(1)).is_err());
         change(&layout, &args("user-1", false), generate).unwrap();
         load_keyring(&layout, Role::User(1)).unwrap();
-        for (name, expected) in
-            [("user-1", "rotate user-1"), ("user-01", "user-0, user-1"), ("agent-node1", "users")]
-        {
+        for (name, expected) in [
+            ("user-1", "rotate user-1"),
+            ("user-01", "user-0, user-1"),
+            ("user-16777216", "user-16777215"),
+            ("agent-node1", "users"),
+        ] {
             let refusal = change(&layout, &args(name, false), generate).unwrap_err().text;
             assert!(refusal.contains(expected), "{refusal}");
         }

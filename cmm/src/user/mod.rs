@@ -15,6 +15,8 @@ use cl_base::PeerId;
 use cmm_core::api::{Answer, JobView, Op, Output};
 use cmm_core::identity::{NodeId, Role};
 use service::{Mail, Service};
+use std::env;
+use std::ffi::OsStr;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
@@ -46,6 +48,17 @@ pub enum Unanswered {
     Unaskable(String),
 }
 
+/// Says whose key a command uses: a user's number.
+pub const USER_VARIABLE: &str = "GHIDRAH_USER";
+
+fn role_of(number: Option<&OsStr>) -> Result<Role, String> {
+    let Some(number) = number else { return Ok(Role::User(0)) };
+    let role = number.to_str().and_then(|text| text.parse().ok()).and_then(Role::of_user);
+    role.ok_or_else(|| {
+        format!("{USER_VARIABLE}={}: the number of a user is expected, as in 1 for user-1", number.display())
+    })
+}
+
 /// A user who is connected to the cluster.
 pub struct User {
     me: PeerId,
@@ -57,13 +70,13 @@ pub struct User {
 }
 
 impl User {
-    /// Connects as user 0, with the key in the cluster's directory.
+    /// Connects as the user whose number [`USER_VARIABLE`] says, by default 0, with the key in the cluster's directory.
     ///
     /// # Errors
-    /// A sentence that names the file that is missing or wrong.
+    /// A sentence that names the file that is missing or wrong, or the variable.
     pub fn connect(layout: &Layout) -> Result<User, String> {
         let config = Config::load(&layout.config()).map_err(|e| e.to_string())?;
-        let role = Role::User(0);
+        let role = role_of(env::var_os(USER_VARIABLE).as_deref())?;
         let keyring = Keyring::load(layout, role)?;
         let election = daemon::election(&config, &keyring)?;
         let random = mml::keys::entropy().map_err(|e| e.to_string())?;
@@ -173,4 +186,19 @@ fn local_address_towards(target: SocketAddr) -> std::net::IpAddr {
     UdpSocket::bind(any)
         .and_then(|s| s.connect(target).and_then(|()| s.local_addr()))
         .map_or(target.ip(), |a| a.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_uses_the_key_of_the_user_who_is_named() {
+        assert_eq!(role_of(None), Ok(Role::User(0)));
+        assert_eq!(role_of(Some(OsStr::new("7"))), Ok(Role::User(7)));
+        for wrong in ["", "user-1", "-1", "16777216"] {
+            let why = role_of(Some(OsStr::new(wrong))).unwrap_err();
+            assert!(why.contains("GHIDRAH_USER") && why.contains("user-1"), "{why}");
+        }
+    }
 }
