@@ -5,7 +5,7 @@
 
 use crate::endpoint::Endpoint;
 use crate::message::{Received, Refusal, SendError};
-use crate::pool::Buf;
+use crate::pool::{Buf, Pool};
 pub use crate::shm::id::ChannelId;
 use cl_base::PeerId;
 use std::io::IoSlice;
@@ -43,6 +43,11 @@ pub fn transmit(
 /// receives of them is what they were.
 pub fn renounce(buf: Buf) {
     buf.renounce();
+}
+
+/// How many buffers a pool has, free and taken, of the class that [`Pool::alloc`] tries first for `capacity`.
+pub fn buffers(pool: &Pool, capacity: usize) -> usize {
+    pool.region(capacity).map_or(0, |region| region.count)
 }
 
 /// The channel of shared memory to `peer`, if messages to it go that way. On a channel they arrive in order

@@ -259,7 +259,7 @@ impl Connections {
         }
         self.begin_round(cl);
         self.end_round(cl);
-        self.next_event()
+        self.last_event(cl)
     }
 
     /// Takes in what `cl` has received. The event that this makes, if it makes one; [`Connections::poll`] knows
@@ -319,6 +319,16 @@ impl Connections {
             return noted(Some(event), true);
         }
         noted(self.node.poll_event(), false)
+    }
+
+    /// The same at the end of a round: if there is none, the owner may sleep.
+    #[inline]
+    pub(crate) fn last_event(&mut self, cl: &cl::Endpoint) -> Option<Event> {
+        let event = self.next_event();
+        if event.is_none() {
+            self.look_again(cl);
+        }
+        event
     }
 
     /// What is to be done before arrivals are looked for.
@@ -391,9 +401,19 @@ impl Connections {
                 self.transmit(cl, now);
             }
         }
-        if self.busy_until == Time::MAX && (self.links.is_busy() || self.node.is_starved() || is_starved(cl))
-        {
-            // Room in a ring, and buffers, come back without a word.
+        self.look_again(cl);
+    }
+
+    /// True if something waits for room in a ring, or for buffers: these come back without a word.
+    #[inline]
+    fn awaits_room(&self, cl: &cl::Endpoint) -> bool {
+        self.links.is_busy() || self.node.is_starved() || is_starved(cl)
+    }
+
+    /// Sees to it that nobody sleeps long over what comes back without a word.
+    #[inline]
+    fn look_again(&mut self, cl: &cl::Endpoint) {
+        if self.busy_until == Time::MAX && self.awaits_room(cl) {
             self.busy_until = self.clock.now() + BUSY_RETRY;
         }
     }
@@ -441,6 +461,7 @@ impl Connections {
             return Some(Duration::ZERO);
         }
         self.flush(cl);
+        self.look_again(cl);
         self.show(cl);
         let deadline = self.next_deadline();
         (deadline != Time::MAX).then(|| deadline.saturating_since(self.clock.now()))
@@ -469,7 +490,7 @@ impl Connections {
     }
 
     pub(crate) fn transmit(&mut self, cl: &mut cl::Endpoint, now: Time) {
-        self.busy_until = Time::MAX;
+        self.busy_until = if self.awaits_room(cl) { now + BUSY_RETRY } else { Time::MAX };
         while let Some(frame) = self.node.poll_transmit(now) {
             let parts = [IoSlice::new(frame.head), IoSlice::new(frame.body)];
             let parts = if frame.body.is_empty() { &parts[..1] } else { &parts[..] };

@@ -187,7 +187,7 @@ impl Endpoint {
             }
         }
         self.connections.end_round(&mut self.cl);
-        self.connections.next_event()
+        self.connections.last_event(&self.cl)
     }
 
     /// Does what is to be done now, as [`Endpoint::poll`] does, without handing anything out: frames of the

@@ -15,6 +15,10 @@ impl Memory for PoolMemory {
         self.0.capacity_max()
     }
 
+    fn is_scarce(&self, capacity: usize) -> bool {
+        self.0.available(capacity) * 2 <= cl::for_rcl::buffers(&self.0, capacity)
+    }
+
     fn append(buf: &mut Buf, bytes: &[u8]) {
         buf.extend_from_slice(bytes);
     }

@@ -406,10 +406,10 @@ impl<B: Deref<Target = [u8]>> Connection<B> {
     }
 
     /// What the application is to know next, in the peer's order. What arrived before the end can be read
-    /// after it.
-    pub(crate) fn read<M: Memory<Buf = B>>(&mut self, memory: &M) -> Read<B> {
+    /// after it. `alone`: see [`Receiver::read`].
+    pub(crate) fn read<M: Memory<Buf = B>>(&mut self, memory: &M, alone: bool) -> Read<B> {
         loop {
-            let Ok(read) = self.receiver.read(memory) else {
+            let Ok(read) = self.receiver.read(memory, alone) else {
                 self.receiver.discard();
                 if !self.is_over() {
                     self.state = State::Closed(CloseReason::Violation);

@@ -15,6 +15,13 @@ pub trait Memory {
     /// The largest capacity that [`Memory::alloc`] may ever grant, in bytes.
     fn capacity_max(&self) -> usize;
 
+    /// True if half of the buffers that [`Memory::alloc`] tries first for `capacity` are taken, or more. Of those, peers at
+    /// one address get no more than one for what they have begun to send.
+    fn is_scarce(&self, capacity: usize) -> bool {
+        let _ = capacity;
+        false
+    }
+
     /// Puts `bytes` behind the contents; the buffer was allocated with room for them.
     fn append(buf: &mut Self::Buf, bytes: &[u8]);
 

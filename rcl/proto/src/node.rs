@@ -25,6 +25,9 @@ const ANSWERS_MAX: usize = 64;
 /// and again, while the application does not ask, is not answered beyond this.
 const EVENTS_PER_CONNECTION: usize = 4;
 
+/// Connections that lacked a buffer of which so many are tried again in one call: each costs a look at the memory.
+const STARVED_TRIES: usize = 8;
+
 /// What of a frame is taken in.
 #[derive(Clone, Copy)]
 struct Taking {
@@ -35,9 +38,12 @@ struct Taking {
 struct Slot<B> {
     peer: PeerId,
     connection: Connection<B>,
-    /// It is in the queue of those that may have something to send, or to read.
+    /// It is in the queue of those that may have something to send.
     active: bool,
+    /// It is in the queue of those to be read, or of those that lack a buffer for that.
     readable: bool,
+    /// It holds a large buffer, and is counted for that.
+    large: bool,
     /// Its end has been reported.
     reported: bool,
     /// Where the peer was when it began, and when that was.
@@ -65,6 +71,8 @@ pub struct Node<M: Memory> {
     vacant: Vec<usize>,
     active: VecDeque<usize>,
     readable: VecDeque<usize>,
+    /// Those of which the next message needs a buffer that was not there, the longest-waiting first.
+    starved: VecDeque<usize>,
     gate: Gate,
     shares: Shares,
     /// Not before then it is looked for a place that could be given up.
@@ -74,8 +82,6 @@ pub struct Node<M: Memory> {
     answers: VecDeque<(PeerId, SocketAddr, Header)>,
     events: VecDeque<Event<M::Buf>>,
     head: Head,
-    /// Nothing more could be read, the last time, for want of a buffer.
-    starved: bool,
     counters: Counters,
 }
 
@@ -96,12 +102,12 @@ impl<M: Memory> Node<M> {
             vacant: Vec::new(),
             active: VecDeque::new(),
             readable: VecDeque::new(),
+            starved: VecDeque::new(),
             gate: Gate::new(secret),
             remembered: Remembered::default(),
             answers: VecDeque::new(),
             events: VecDeque::new(),
             head: Head::new(),
-            starved: false,
             counters: Counters::default(),
         }
     }
@@ -395,17 +401,31 @@ impl<M: Memory> Node<M> {
 
     /// What has happened, or arrived.
     pub fn poll_event(&mut self) -> Option<Event<M::Buf>> {
-        self.starved = false;
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
-        while let Some(&place) = self.readable.front() {
+        let mut tries = self.starved.len().min(STARVED_TRIES);
+        loop {
+            let Some(&place) = self.readable.front() else {
+                // All others have been read: those that waited for a buffer, each in turn.
+                if tries == 0 {
+                    return None;
+                }
+                tries -= 1;
+                self.readable.extend(self.starved.pop_front());
+                continue;
+            };
             let Some(slot) = self.slots[place].as_mut() else {
                 self.readable.pop_front();
                 continue;
             };
             let (from, before) = (slot.peer, slot.connection.state());
-            let read = slot.connection.read(&self.memory);
+            let read = slot.connection.read(&self.memory, self.shares.is_alone(slot.group));
+            let large = slot.connection.receiver.holds_large(&self.memory);
+            if slot.large != large {
+                slot.large = large;
+                self.shares.set_large(slot.group, large);
+            }
             if !slot.active {
                 slot.active = true;
                 self.active.push_back(place);
@@ -420,10 +440,10 @@ impl<M: Memory> Node<M> {
                 }
                 Read::Answer(id, _) => return Some(Event::Rejected { by: from, id: TransferId(id) }),
                 Read::Starved => {
-                    // The others first; this one at the next call.
-                    self.readable.rotate_left(1);
-                    self.starved = true;
-                    return None;
+                    // The others go on.
+                    self.readable.pop_front();
+                    self.starved.push_back(place);
+                    continue;
                 }
                 Read::Nothing | Read::Fin => {}
             }
@@ -446,19 +466,18 @@ impl<M: Memory> Node<M> {
                 return Some(event);
             }
         }
-        None
     }
 
-    /// True if [`Node::poll_event`] may have something, as far as is known. If it lacked a buffer the last time,
-    /// nobody knows.
+    /// True if [`Node::poll_event`] may have something, as far as is known. Whether there are buffers for those that lacked
+    /// one the last time, nobody knows.
     pub fn has_events(&self) -> bool {
-        !self.events.is_empty() || (!self.readable.is_empty() && !self.starved)
+        !self.events.is_empty() || !self.readable.is_empty()
     }
 
-    /// True if the last call of [`Node::poll_event`] found no buffer for what has arrived. It is to be called again
-    /// a little later.
+    /// True if [`Node::poll_event`] found no buffer for a message of some peer. It is to be called again a little later:
+    /// nobody tells when buffers come back.
     pub fn is_starved(&self) -> bool {
-        self.starved
+        !self.starved.is_empty()
     }
 
     /// True if [`Node::poll_transmit`] may have something.
@@ -537,6 +556,7 @@ impl<M: Memory> Node<M> {
             connection,
             active: false,
             readable: false,
+            large: false,
             reported: false,
             group,
             since: now,
@@ -560,6 +580,9 @@ impl<M: Memory> Node<M> {
     fn forget(&mut self, peer: PeerId) {
         let Some(place) = self.places.remove(&peer) else { return };
         let mut slot = self.slots[place].take().expect("it has a place");
+        if slot.large {
+            self.shares.set_large(slot.group, false);
+        }
         self.shares.end(slot.group, slot.used);
         slot.connection.sender.renounce::<M>();
         self.counters.add(&slot.connection);
@@ -567,6 +590,7 @@ impl<M: Memory> Node<M> {
         self.deadlines[place] = Time::MAX;
         self.active.retain(|&p| p != place);
         self.readable.retain(|&p| p != place);
+        self.starved.retain(|&p| p != place);
         self.vacant.push(place);
         let connection = &slot.connection;
         let past = Past {

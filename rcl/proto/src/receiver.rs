@@ -4,6 +4,10 @@ use crate::sender::TRANSFERS_MAX;
 use crate::wire::{BITMAP_LEN_MAX, Kind, PACKED_LEN_LEN, u64_at, unpack};
 use std::collections::{BTreeMap, VecDeque};
 
+/// Messages above such a part of the longest there may be are large: there are few buffers for them (of the runtime's
+/// pool, those above 64 KiB).
+const LARGE_PART: usize = 256;
+
 /// The receiving half of a connection: puts segments in order and messages together.
 ///
 /// Segments are kept as they arrived until the application reads: reading walks along them. So nothing is
@@ -77,6 +81,10 @@ pub(crate) enum Read<B> {
 /// A peer broke the rules.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Violation;
+
+fn is_large<M: Memory>(memory: &M, len: usize) -> bool {
+    len > memory.capacity_max() / LARGE_PART
+}
 
 impl<B: std::ops::Deref<Target = [u8]>> Receiver<B> {
     pub(crate) fn new(config: &Config) -> Receiver<B> {
@@ -167,8 +175,14 @@ impl<B: std::ops::Deref<Target = [u8]>> Receiver<B> {
         self.head < self.next
     }
 
-    /// The next thing in order.
-    pub(crate) fn read<M: Memory<Buf = B>>(&mut self, memory: &M) -> Result<Read<B>, Violation> {
+    /// True if a large message has begun and is not complete: it has a buffer of which there are few.
+    pub(crate) fn holds_large<M: Memory<Buf = B>>(&self, memory: &M) -> bool {
+        self.partial.as_ref().is_some_and(|(_, len)| is_large(memory, *len))
+    }
+
+    /// The next thing in order. `alone`: nobody at the peer's address [holds](Receiver::holds_large) a large buffer, so that
+    /// it may have a scarce one.
+    pub(crate) fn read<M: Memory<Buf = B>>(&mut self, memory: &M, alone: bool) -> Result<Read<B>, Violation> {
         while self.head < self.next {
             if self.finished {
                 return Err(Violation);
@@ -196,7 +210,7 @@ impl<B: std::ops::Deref<Target = [u8]>> Receiver<B> {
                     }
                     Read::Message(copy)
                 }
-                Kind::First | Kind::Next => match self.assemble(memory, kind)? {
+                Kind::First | Kind::Next => match self.assemble(memory, kind, alone)? {
                     Read::Nothing => continue,
                     read => return Ok(read),
                 },
@@ -241,7 +255,12 @@ impl<B: std::ops::Deref<Target = [u8]>> Receiver<B> {
     }
 
     /// Adds the first segment to the message that is put together.
-    fn assemble<M: Memory<Buf = B>>(&mut self, memory: &M, kind: Kind) -> Result<Read<B>, Violation> {
+    fn assemble<M: Memory<Buf = B>>(
+        &mut self,
+        memory: &M,
+        kind: Kind,
+        alone: bool,
+    ) -> Result<Read<B>, Violation> {
         let mut at = 0;
         if kind == Kind::First {
             let (_, body) = self.slots[0].as_ref().expect("it has arrived");
@@ -249,7 +268,8 @@ impl<B: std::ops::Deref<Target = [u8]>> Receiver<B> {
             if len > self.message_len_max.min(memory.capacity_max()) {
                 return Err(Violation);
             }
-            let Some(buf) = memory.alloc(len) else {
+            let may_have = alone || !is_large(memory, len) || !memory.is_scarce(len);
+            let Some(buf) = may_have.then(|| memory.alloc(len)).flatten() else {
                 self.tally.stalls += 1;
                 return Ok(Read::Starved);
             };

@@ -21,6 +21,8 @@ struct Count {
     places: usize,
     /// Of these, those with a peer that has sent something.
     used: usize,
+    /// Those that hold a large buffer, for a message that is not complete.
+    large: usize,
 }
 
 /// Who has what.
@@ -129,6 +131,20 @@ impl Shares {
     /// The same for one that has no connection yet.
     pub(crate) fn of_newcomer(&self, group: Group) -> usize {
         self.of(group, true).min(self.of_unused(self.all.places - self.all.used + 1))
+    }
+
+    /// True if no peer there holds a large buffer.
+    #[inline]
+    pub(crate) fn is_alone(&self, group: Group) -> bool {
+        self.all.large == 0 || group.is_none() || self.at.get(&group).is_none_or(|count| count.large == 0)
+    }
+
+    /// A peer there has got a large buffer, or no longer has it.
+    pub(crate) fn set_large(&mut self, group: Group, holds: bool) {
+        let count = self.at.get_mut(&group).expect("it has a place");
+        for count in [&mut self.all, count] {
+            count.large = if holds { count.large + 1 } else { count.large - 1 };
+        }
     }
 
     fn of_unused(&self, unused: usize) -> usize {
