@@ -77,6 +77,8 @@ pub struct Config {
     pub handshakes_per_principal: u32,
     /// Frames of unknown sessions that are answered in a second, over all.
     pub replies: u32,
+    /// Cookies told in a second, over all. One costs less than the hash that the `init` has cost before, and a frame.
+    pub cookies: u32,
 }
 
 impl Config {
@@ -105,7 +107,7 @@ impl Config {
             "keys used up before they are renewed"
         );
         assert!(
-            self.handshakes > 0 && self.handshakes_per_principal > 0 && self.replies > 0,
+            self.handshakes > 0 && self.handshakes_per_principal > 0 && self.replies > 0 && self.cookies > 0,
             "nobody could connect"
         );
         assert!(self.forget_after > self.dead_after * 2, "peers forgotten while their messages are repeated");
@@ -149,6 +151,8 @@ impl Default for Config {
             handshakes: 1000,
             handshakes_per_principal: 64,
             replies: 1000,
+            // A few hundredths of a core; with fewer, a faster flood of recordings would take them from members.
+            cookies: 10_000,
         }
     }
 }

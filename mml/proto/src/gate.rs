@@ -4,12 +4,18 @@
 //! An `init` gets here only with a MAC under the static key of the pair, so strangers cost one hash. What remains
 //! are members that misuse their keys, and recordings of members. Against these:
 //! - each principal may ask for so many handshakes in a second, and all together for so many;
-//! - when half of the latter is used up, an `init` must in addition carry a MAC under a cookie: this proves that
+//! - when half of either is used up, an `init` must in addition carry a MAC over a cookie: this proves that
 //!   its sender receives what is sent to the address it writes from (as in WireGuard, section 5.3 of its paper).
-//!   Nothing is stored about who was given a cookie.
+//!   That MAC is under the static key of the pair, so a recording does not become one with a cookie for a stranger who
+//!   does receive there. Nothing is stored about who was given a cookie.
+//!
+//! A party that is not remembered is asked for the cookie before a place is made for it. The replay memory lives in those
+//! places: were they given to recordings, more recordings than there are places would each look new again when
+//! its turn comes, and the places of those who are about to connect would be lost.
 
-use crate::Config;
 use crate::mac::{Mac, MacKey};
+use crate::wire::handshake::InitFrame;
+use crate::{Config, Pair};
 use cl_base::{PeerId, Principal, Time};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,6 +23,9 @@ use std::time::Duration;
 
 /// How long a cookie holds, at least; at most twice as long.
 pub(crate) const COOKIE_LIFE: Duration = Duration::from_secs(120);
+
+/// Before what the second MAC of an `init` covers; no frame begins with it, so no other MAC under the same key serves.
+const COOKIE_DOMAIN: &[u8] = b"cookie";
 
 /// What may be spent: so much per second, and a second's worth at once (generic cell rate algorithm).
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,6 +67,7 @@ pub(crate) struct Gate {
     handshakes: Budget,
     principals: BTreeMap<Principal, Budget>,
     replies: Budget,
+    cookies: Budget,
 }
 
 impl Gate {
@@ -67,6 +77,7 @@ impl Gate {
             handshakes: Budget::default(),
             principals: BTreeMap::new(),
             replies: Budget::default(),
+            cookies: Budget::default(),
         }
     }
 
@@ -81,13 +92,14 @@ impl Gate {
         is_signed: impl Fn(&Mac) -> bool,
     ) -> Admission {
         let epoch = now.as_nanos() / COOKIE_LIFE.as_nanos() as u64;
-        if self.handshakes.is_half_spent(now) {
+        // Only principals of the roster get here, so there are not more entries than those.
+        let own = self.principals.get(&from.principal);
+        if self.handshakes.is_half_spent(now) || own.is_some_and(|own| own.is_half_spent(now)) {
             let present = self.cookie(epoch, from, source);
             if !is_signed(&present) && !is_signed(&self.cookie(epoch.wrapping_sub(1), from, source)) {
                 return Admission::Cookie(present);
             }
         }
-        // Only principals of the roster get here, so there are not more entries than those.
         let own = self.principals.entry(from.principal).or_default();
         if own.take(now, config.handshakes_per_principal) && self.handshakes.take(now, config.handshakes) {
             Admission::Welcome
@@ -101,6 +113,12 @@ impl Gate {
         self.replies.take(now, config.replies)
     }
 
+    /// Whether a cookie may be told. They have a budget of their own: whoever spends the other answers does not keep
+    /// members from connecting.
+    pub(crate) fn may_give_cookie(&mut self, now: Time, config: &Config) -> bool {
+        self.cookies.take(now, config.cookies)
+    }
+
     fn cookie(&self, epoch: u64, from: PeerId, source: SocketAddr) -> Mac {
         let ip = match source.ip() {
             std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
@@ -110,20 +128,15 @@ impl Gate {
     }
 }
 
-/// The second MAC of an `init`.
-pub(crate) fn cookie_mac(cookie: &Mac, from: PeerId, to: PeerId, text: &[u8]) -> Mac {
-    cookie_key(cookie).mac(from, to, &[text])
+/// The second MAC of an `init`, `text`: only the holders of the pair's key can make it, and only with the cookie.
+pub(crate) fn cookie_mac(pair: &Pair, cookie: &Mac, from: PeerId, to: PeerId, text: &[u8]) -> Mac {
+    pair.notices.mac(from, to, &[COOKIE_DOMAIN, cookie, text])
 }
 
+/// Whether `frame`, from `from` to `to`, carries that MAC.
 #[must_use]
-pub(crate) fn verify_cookie_mac(cookie: &Mac, from: PeerId, to: PeerId, text: &[u8], mac: &[u8]) -> bool {
-    cookie_key(cookie).verify(from, to, &[text], mac)
-}
-
-fn cookie_key(cookie: &Mac) -> MacKey {
-    let mut key = [0; 32];
-    key[..16].copy_from_slice(cookie);
-    MacKey::derive("ghidrah mml 1 cookie", &key)
+pub(crate) fn is_signed(pair: &Pair, cookie: &Mac, from: PeerId, to: PeerId, frame: &InitFrame<'_>) -> bool {
+    pair.notices.verify(from, to, &[COOKIE_DOMAIN, cookie, frame.text], frame.cookie_mac)
 }
 
 #[cfg(test)]

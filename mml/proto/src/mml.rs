@@ -1,6 +1,6 @@
 use crate::body::Spare;
 use crate::entropy::Entropy;
-use crate::gate::Gate;
+use crate::gate::{self, Admission, Gate};
 use crate::mac::Mac;
 use crate::peer::handshake::{open_notice, seal_notice};
 use crate::peer::{Context, Deliver, Peer};
@@ -227,11 +227,16 @@ impl Mml {
         };
         self.cx.counters.unknown_session += 1;
         if self.replies.len() < REPLIES_MAX && self.cx.gate.may_reply(now, &self.cx.config) {
-            let mut frame = Vec::new();
             let notice = Notice::Unknown { session, incarnation: self.cx.incarnation };
-            seal_notice(&pair, self.cx.me, from, &mut frame, notice);
-            self.replies.push_back((from, frame));
+            self.reply(from, &pair, notice);
         }
+    }
+
+    /// Says something to a party of which nothing is remembered.
+    fn reply(&mut self, to: PeerId, pair: &Pair, notice: Notice<'_>) {
+        let mut frame = Vec::new();
+        seal_notice(pair, self.cx.me, to, &mut frame, notice);
+        self.replies.push_back((to, frame));
     }
 
     fn handle_init(&mut self, now: Time, from: PeerId, source: SocketAddr, frame: &[u8]) -> Verdict {
@@ -245,10 +250,12 @@ impl Mml {
             self.cx.counters.bad_mac += 1;
             return Verdict::Refused;
         }
-        if !self.admit(now, from, pair) {
+        let is_new = !self.peers.contains_key(&from);
+        if is_new && !self.admit(now, from, source, pair, &frame) {
             return Verdict::Refused;
         }
-        self.with_peer(from, |peer, cx| peer.on_init(now, cx, source, &frame)).expect("admitted above")
+        self.with_peer(from, |peer, cx| peer.on_init(now, cx, source, &frame, is_new))
+            .expect("admitted above")
     }
 
     fn handle_notice(&mut self, now: Time, from: PeerId, kind: Kind, frame: &[u8]) -> Verdict {
@@ -480,10 +487,31 @@ impl Mml {
         Ok(())
     }
 
-    /// Makes sure that `peer` is remembered, because of an `init` under its key; false, counted, if it cannot be.
-    fn admit(&mut self, now: Time, peer: PeerId, pair: Arc<Pair>) -> bool {
-        if self.peers.contains_key(&peer) {
-            return true;
+    /// Makes a place for `peer`, who is not remembered, because of its `init` with the right MAC; false, counted, if it
+    /// does not get one. `init` may be a recording, so the gate is asked before anybody loses a place.
+    fn admit(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        source: SocketAddr,
+        pair: Arc<Pair>,
+        init: &InitFrame<'_>,
+    ) -> bool {
+        let Context { gate, config, counters, me, .. } = &mut self.cx;
+        let is_signed = |cookie: &_| gate::is_signed(&pair, cookie, peer, *me, init);
+        match gate.admit(now, config, peer, source, is_signed) {
+            Admission::Welcome => {}
+            Admission::Cookie(cookie) => {
+                if self.replies.len() < REPLIES_MAX && gate.may_give_cookie(now, config) {
+                    counters.cookies += 1;
+                    self.reply(peer, &pair, Notice::Cookie { echo: init.mac, cookie });
+                }
+                return false;
+            }
+            Admission::Refused => {
+                counters.handshakes_refused += 1;
+                return false;
+            }
         }
         if self.half_open.len() >= self.cx.config.half_open_max {
             self.forget_half_open();

@@ -123,7 +123,7 @@ fn check_counters(mml: &Endpoint, cl: &cl::Endpoint) {
         ("replayed", c.replayed),
         ("unknown session", c.unknown_session),
         ("stale handshake", c.stale_handshake),
-        ("handshakes refused", c.handshakes_refused),
+        ("handshakes without a cookie", c.cookies),
         ("no header", drops.magic),
         ("impossible fragments", drops.geometry),
         ("reflected", drops.misaddressed),

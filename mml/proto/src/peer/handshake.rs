@@ -99,17 +99,19 @@ impl Peer {
         flight.times_sent += 1;
         frame.extend_from_slice(&flight.text);
         let cookie = self.cookie.filter(|(_, until)| now < *until).map(|(cookie, _)| cookie);
-        let mac = cookie.map(|cookie| gate::cookie_mac(&cookie, cx.me, self.id, &flight.text));
+        let mac = cookie.map(|cookie| gate::cookie_mac(&self.pair, &cookie, cx.me, self.id, &flight.text));
         frame.extend_from_slice(&mac.unwrap_or([0; MAC_BYTES]));
     }
 
-    /// An `init` whose MAC under the static key has been checked.
+    /// An `init` whose MAC under the static key has been checked. A peer that `is_new` has been admitted by the gate
+    /// already, before there was a place for it.
     pub(crate) fn on_init(
         &mut self,
         now: Time,
         cx: &mut Context,
         source: SocketAddr,
         frame: &InitFrame<'_>,
+        is_new: bool,
     ) -> Verdict {
         let init = frame.init;
         if let Some(known) = self.known.filter(|known| init.incarnation < *known) {
@@ -150,12 +152,17 @@ impl Peer {
             return Verdict::Authentic;
         }
         let (me, from) = (cx.me, self.id);
-        let is_signed = |cookie: &_| gate::verify_cookie_mac(cookie, from, me, frame.text, frame.cookie_mac);
-        match cx.gate.admit(now, &cx.config, from, source, is_signed) {
+        let is_signed = |cookie: &_| gate::is_signed(&self.pair, cookie, from, me, frame);
+        let admission = match is_new {
+            true => Admission::Welcome,
+            false => cx.gate.admit(now, &cx.config, from, source, is_signed),
+        };
+        match admission {
             Admission::Welcome => self.respond(now, cx, frame, version),
+            Admission::Cookie(_) if !cx.gate.may_give_cookie(now, &cx.config) => Verdict::Refused,
             Admission::Cookie(cookie) => {
                 self.counters.cookies += 1;
-                self.say(now, cx, Notice::Cookie { echo: frame.mac, cookie })
+                self.tell(cx, Notice::Cookie { echo: frame.mac, cookie })
             }
             Admission::Refused => {
                 self.counters.handshakes_refused += 1;
@@ -358,6 +365,10 @@ impl Peer {
         if !cx.gate.may_reply(now, &cx.config) {
             return Verdict::Refused;
         }
+        self.tell(cx, notice)
+    }
+
+    fn tell(&mut self, cx: &Context, notice: Notice<'_>) -> Verdict {
         let mut frame = Vec::new();
         self.seal(cx, &mut frame, notice);
         self.notice = Some(frame);
