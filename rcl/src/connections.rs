@@ -174,7 +174,8 @@ impl Connections {
             return;
         }
         cl.resolve(peer, addr);
-        match channel(cl, peer) {
+        // A connection with oneself has both ends here, which by shared memory would be one and the same link.
+        match channel(cl, peer).filter(|_| peer != cl.me()) {
             Some(channel) => {
                 let call = self.links.connect(cl, peer, channel);
                 self.calls.retain(|(_, called, _)| *called != peer);

@@ -1,7 +1,7 @@
 //! Processes that follow one another under one name, over shared memory: what is said to one is heard by no other.
 
 use cl_base::PeerId;
-use rcl::{Endpoint, EndpointConfig, Event};
+use rcl::{CloseReason, Endpoint, EndpointConfig, Event};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -61,4 +61,66 @@ fn a_connection_after_the_end_of_another_is_not_ended_by_one_between_them() {
         }
         heard && connected == 2
     });
+}
+
+#[test]
+fn a_second_process_of_a_name_does_not_take_the_place_of_the_first_while_that_lives() {
+    let mut survivor = open(SURVIVOR);
+    let mut first = open(MORTAL);
+    first.connect(SURVIVOR, survivor.local_addr());
+    until(&mut survivor, &mut first, |who, event| who == 1 && matches!(event, Some(Event::Connected(_))));
+    let mut config = EndpointConfig::new(MORTAL, SocketAddr::from(([127, 0, 0, 1], 0)));
+    config.protocol.dead_after = Duration::from_millis(200);
+    let mut second = Endpoint::open(config).unwrap();
+    second.connect(SURVIVOR, survivor.local_addr());
+    // It is not answered.
+    until(&mut survivor, &mut second, |who, event| match event {
+        Some(Event::Closed(_, reason)) => {
+            assert_eq!((who, reason), (1, CloseReason::Dead));
+            true
+        }
+        Some(Event::Connected(_)) => panic!("{who} is connected"),
+        _ => false,
+    });
+    first.send(SURVIVOR, first.alloc_copy(b"I live").unwrap()).unwrap();
+    until(&mut survivor, &mut first, |who, event| match event {
+        Some(Event::Message { buf, .. }) => {
+            assert_eq!((who, &buf[..]), (0, &b"I live"[..]));
+            true
+        }
+        None => false,
+        other => panic!("{who}: {other:?}"),
+    });
+    // When the first has ended, it is.
+    drop((first, second));
+    let mut second = open(MORTAL);
+    second.connect(SURVIVOR, survivor.local_addr());
+    let mut closed = false;
+    until(&mut survivor, &mut second, |who, event| {
+        match event {
+            Some(Event::Closed(_, reason)) => {
+                assert_eq!((who, reason), (0, CloseReason::Dead));
+                closed = true;
+            }
+            Some(Event::Connected(_)) if who == 1 => return closed,
+            _ => {}
+        }
+        false
+    });
+}
+
+#[test]
+fn whoever_connects_to_itself_hears_itself() {
+    let mut alone = open(SURVIVOR);
+    alone.connect(SURVIVOR, alone.local_addr());
+    alone.send(SURVIVOR, alone.alloc_copy(b"to myself").unwrap()).unwrap();
+    let start = Instant::now();
+    loop {
+        assert!(start.elapsed() < LIMIT);
+        match alone.poll() {
+            Some(Event::Message { from: SURVIVOR, buf }) => break assert_eq!(buf[..], *b"to myself"),
+            Some(Event::Connected(SURVIVOR)) | None => {}
+            Some(other) => panic!("{other:?}"),
+        }
+    }
 }

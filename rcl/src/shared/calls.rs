@@ -87,6 +87,12 @@ impl Links {
                 self.stale += 1;
                 return;
             }
+            if link.out != channel {
+                // If the process that we are connected with has ended, or has given the connection up, that will be
+                // heard of at the other channel. Until then it lives, and keeps its name.
+                link.other = Some((channel, number));
+                return;
+            }
             self.end(index, CloseReason::Restarted);
         }
         if by_network {
