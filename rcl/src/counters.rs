@@ -5,6 +5,8 @@ use crate::shared::{Links, Traffic};
 use cl::counters::{Group, Label, Live, PeerGroup};
 use cl_base::PeerId;
 use rcl_proto::{Counters, Node, Sizes};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 const TOTALS: &[Label] = &[
     Label::count("messages_sent", "Messages accepted for sending; announced ones when they have arrived."),
@@ -44,12 +46,10 @@ const DROPS: &[Label] = &[
     Label::count("violations", "Connections ended because the peer broke the protocol."),
     Label::count("duplicates", "Segments received more than once."),
 ];
-/// All of these, and the drops of each peer, are about the connection there is. Over shared memory there are no segments.
+/// The counts, and the drops of each peer, are about all connections with it, the levels about the one there is. Over shared
+/// memory there are no segments.
 const OF_PEERS: &[Label] = &[
-    Label::count(
-        "messages_sent",
-        "Messages to the peer, by this connection; announced ones when they have arrived.",
-    ),
+    Label::count("messages_sent", "Messages to the peer; announced ones when they have arrived."),
     Label::count("bytes_sent", "Bytes in these."),
     Label::count("messages_received", "Messages from the peer; announced ones when they have arrived."),
     Label::count("bytes_received", "Bytes in these."),
@@ -71,6 +71,45 @@ const OF_PEERS: &[Label] = &[
     Label::level("rtt_us", "The smoothed round-trip time, microseconds."),
 ];
 
+/// The first so many of [`OF_PEERS`] are counts, and the others levels.
+const COUNTS: usize = 8;
+/// Of each peer, counts and then drops.
+type Counts = [u64; COUNTS + DROPS.len()];
+
+/// What connections with a peer have done, by the network or by shared memory.
+#[derive(Clone, Copy, Debug, Default)]
+struct Way {
+    /// The former ones, and the last one.
+    before: Counts,
+    last: Counts,
+    /// The last one was there at the last look.
+    lasts: bool,
+}
+
+impl Way {
+    fn look(&mut self, counts: Counts) {
+        let is_new = !self.lasts || counts.iter().zip(self.last).any(|(now, last)| *now < last);
+        if is_new {
+            add(&mut self.before, &self.last);
+        }
+        (self.last, self.lasts) = (counts, true);
+    }
+}
+
+fn add(to: &mut Counts, what: &Counts) {
+    to.iter_mut().zip(what).for_each(|(to, what)| *to += what);
+}
+
+/// What is shown of a peer.
+#[derive(Debug, Default)]
+struct Known {
+    network: Way,
+    shared: Way,
+    levels: [u64; OF_PEERS.len() - COUNTS],
+    /// A connection is there.
+    seen: [bool; 2],
+}
+
 /// Where the counters of this layer are shown.
 #[derive(Debug)]
 pub(crate) struct Shown {
@@ -78,8 +117,8 @@ pub(crate) struct Shown {
     drops: Group,
     of_peers: PeerGroup,
     drops_of_peers: PeerGroup,
-    /// Those with a connection at the last time.
-    peers: Vec<PeerId>,
+    /// Those with a row; the counts of connections that have ended stay there.
+    peers: BTreeMap<PeerId, Known>,
 }
 
 impl Shown {
@@ -89,31 +128,72 @@ impl Shown {
             drops: live.group("rcl drops", DROPS),
             of_peers: live.peer_group("rcl", OF_PEERS),
             drops_of_peers: live.peer_group("rcl drops", DROPS),
-            peers: Vec::new(),
+            peers: BTreeMap::new(),
         }
     }
 
-    /// Shows what has been counted, and each connection by the network.
+    /// Shows what has been counted, in all and by peer. What no row has, a connection's last moments say, the others' row
+    /// has: so the rows together are the total.
     pub(crate) fn show(&mut self, live: &mut Live, node: &Node<PoolMemory>, links: &Links) {
-        // Those that have ended are set to nothing, unless they are there again.
-        for peer in self.peers.drain(..) {
-            live.set_peer(self.of_peers, peer, &[0; OF_PEERS.len()]);
-            live.set_peer(self.drops_of_peers, peer, &[0; DROPS.len()]);
+        self.peers.retain(|peer, _| live.has_row(*peer));
+        for known in self.peers.values_mut() {
+            (known.levels, known.seen) = ([0; _], [false; 2]);
         }
+        let mut by_network = 0;
         for (peer, counters, sizes) in node.connections() {
-            live.set_peer(self.of_peers, peer, &of_network(&counters, sizes));
-            live.set_peer(self.drops_of_peers, peer, &drops(&counters));
-            self.peers.push(peer);
+            by_network += 1;
+            if live.has_row(peer) {
+                self.look(peer, &of_network(&counters, sizes), &drops(&counters), false);
+            }
         }
-        let by_network = self.peers.len() as u64;
         for (peer, carried, held, waiting) in links.each() {
-            live.set_peer(self.of_peers, peer, &of_shared(carried, held, waiting));
-            self.peers.push(peer);
+            if live.has_row(peer) {
+                self.look(peer, &of_shared(carried, held, waiting), &[0; DROPS.len()], true);
+            }
         }
         let all = of_all(node, links);
+        let mut others = counts(&of_network(&all, NOTHING), &drops(&all));
+        for (peer, known) in &mut self.peers {
+            [known.network.lasts, known.shared.lasts] = known.seen;
+            let mut row = Counts::default();
+            for way in [&known.network, &known.shared] {
+                add(&mut row, &way.before);
+                add(&mut row, &way.last);
+            }
+            others.iter_mut().zip(row).for_each(|(others, row)| *others = others.saturating_sub(row));
+            let (of_peer, drops_of_peer) = row.split_at(COUNTS);
+            live.set_peer(self.of_peers, *peer, &[of_peer, &known.levels[..]].concat());
+            live.set_peer(self.drops_of_peers, *peer, drops_of_peer);
+        }
+        let (of_others, drops_of_others) = others.split_at(COUNTS);
+        let levels = [0; OF_PEERS.len() - COUNTS];
+        live.set_others(self.of_peers, &[of_others, &levels[..]].concat());
+        live.set_others(self.drops_of_peers, drops_of_others);
         live.set(self.totals, &totals(&all, by_network, links.count() as u64));
         live.set(self.drops, &drops(&all));
     }
+
+    fn look(
+        &mut self,
+        peer: PeerId,
+        values: &[u64; OF_PEERS.len()],
+        drops: &[u64; DROPS.len()],
+        shared: bool,
+    ) {
+        let known = self.peers.entry(peer).or_default();
+        known.seen[usize::from(shared)] = true;
+        known.levels.copy_from_slice(&values[COUNTS..]);
+        let way = if shared { &mut known.shared } else { &mut known.network };
+        way.look(counts(values, drops));
+    }
+}
+
+/// The state of no connection.
+const NOTHING: Sizes =
+    Sizes { held: 0, waiting: 0, under_way: 0, window: 0, kept: 0, round_trip: Duration::ZERO };
+
+fn counts(values: &[u64; OF_PEERS.len()], drops: &[u64; DROPS.len()]) -> Counts {
+    std::array::from_fn(|i| if i < COUNTS { values[i] } else { drops[i - COUNTS] })
 }
 
 /// In the order of [`TOTALS`].

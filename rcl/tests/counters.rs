@@ -42,6 +42,19 @@ fn of_peer_in(snapshot: &Snapshot, peer: PeerId, group: &str, name: &str) -> u64
     snapshot.peers.iter().find(|p| p.peer == Some(peer)).expect("a row").values[column]
 }
 
+/// The rows of all peers, and of the others, are the total.
+fn assert_rows_add_up(seen: &Snapshot) {
+    for name in
+        ["messages_sent", "bytes_sent", "messages_received", "bytes_received", "retransmissions", "copies"]
+    {
+        let mut counters = seen.peer_counters.iter();
+        let column =
+            counters.position(|c| c.group == "rcl" && c.name == name).expect("a counter of that name");
+        let sum: u64 = seen.peers.iter().map(|p| p.values[column]).sum();
+        assert_eq!(sum, total(seen, "rcl", name), "{name}: {seen:?}");
+    }
+}
+
 #[test]
 fn connections_over_a_bad_network_show_what_they_do() {
     let (mut a, mut b) = (open(A, Some("drop=20%,seed=1")), open(B, None));
@@ -90,7 +103,7 @@ fn connections_over_a_bad_network_show_what_they_do() {
     assert_eq!(total(&shown, "rcl", "connections"), 1);
     assert!(of_peer(&shown, B, "window") > 0 && of_peer(&shown, B, "rtt_us") > 0, "{shown:?}");
 
-    // A connection that has ended leaves no state behind.
+    // A connection that has ended leaves no state behind, but what it has counted.
     a.abort(B);
     while of_peer(&snapshot(A), B, "window") > 0 {
         assert!(Instant::now() < deadline);
@@ -98,6 +111,8 @@ fn connections_over_a_bad_network_show_what_they_do() {
         b.poll();
     }
     assert_eq!(total(&snapshot(A), "rcl", "connections"), 0);
+    assert_eq!(of_peer(&snapshot(A), B, "messages_sent"), 500);
+    assert_rows_add_up(&snapshot(A));
 }
 
 #[test]
@@ -141,5 +156,29 @@ fn connections_over_shared_memory_show_what_they_carry() {
             assert_eq!((of_d.messages_received, of_d.bytes_received), (sent, sent * 100));
             break;
         }
+    }
+    // They are still there when the connection has ended, and those of the next are added.
+    for again in [0, 1] {
+        if again > 0 {
+            c.connect(D, d.local_addr());
+            c.send(D, c.alloc_copy(&[7; 100]).expect("a buffer")).expect("it waits for the answer");
+            while d.counters().messages_received < sent + again {
+                assert!(Instant::now() < deadline);
+                c.poll();
+                d.poll();
+            }
+        }
+        c.abort(D);
+        while total(&snapshot(C), "rcl", "shared_connections") > 0
+            || total(&snapshot(C), "rcl", "messages_sent") != sent + again
+        {
+            assert!(Instant::now() < deadline);
+            c.poll();
+            d.poll();
+        }
+        let seen = snapshot(C);
+        assert_rows_add_up(&seen);
+        // The last moments of a short one are the others'.
+        assert!((sent..=sent + again).contains(&of_peer(&seen, D, "messages_sent")), "{seen:?}");
     }
 }

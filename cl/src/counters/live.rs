@@ -1,6 +1,6 @@
 use super::label::{Kind, Label};
 use super::page::{self, Page, Scope, Span};
-use super::peers::{OWN, PeerTable, TRAFFIC, Traffic};
+use super::peers::{OTHERS, OWN, PeerTable, TRAFFIC, Traffic};
 use super::place::{Directory, directories};
 use super::tally::Reason;
 use crate::stats::{Drops, Stats};
@@ -101,18 +101,26 @@ impl Live {
         &self.path
     }
 
-    /// Adds counters of a layer above; `group` is its name. Those that find no room are not shown.
+    /// Adds counters of a layer above; `group` is its name. Those that find no room are not shown, and a warning in the log
+    /// says so.
     pub fn group(&mut self, group: &str, labels: &[Label]) -> Group {
         let now = self.written_at;
-        Group(self.page.write(now, |page| page.add_group(Scope::Total, group, labels)))
+        let span = self.page.write(now, |page| page.add_group(Scope::Total, group, labels));
+        if span.is_none() {
+            tracing::warn!(group, "the page of counters has no room for these");
+        }
+        Group(span)
     }
 
-    /// Adds counters of each peer. As [`Live::group`].
+    /// Adds counters of each peer. As [`Live::group`]: a row has 47, of which this layer takes 13, `rcl` 26 and `mml` 24. So
+    /// of an endpoint with both of these the last group is not shown.
     pub fn peer_group(&mut self, group: &str, labels: &[Label]) -> PeerGroup {
         let now = self.written_at;
         let span = self.page.write(now, |page| page.add_group(Scope::Peer, group, labels));
         if span.is_some() {
             self.kinds.extend(labels.iter().map(|label| label.kind));
+        } else {
+            tracing::warn!(group, "a peer's row of counters has no room for these");
         }
         PeerGroup(span)
     }
@@ -139,6 +147,23 @@ impl Live {
         let column = span.at - OWN;
         self.peers.row_of(peer).above[column..column + values.len()].copy_from_slice(values);
         self.page.set_row(row, span.at, values);
+    }
+
+    /// True if the peer has a row of its own.
+    pub fn has_row(&self, peer: PeerId) -> bool {
+        self.peers.index_of(peer).is_some()
+    }
+
+    /// Sets the counters of all peers without a row.
+    ///
+    /// # Panics
+    /// If there is not one value for each counter.
+    pub fn set_others(&mut self, group: PeerGroup, values: &[u64]) {
+        let Some(span) = group.0 else { return };
+        assert_eq!(values.len(), span.count, "a value for each counter of the group");
+        let column = span.at - OWN;
+        self.peers.others().above[column..column + values.len()].copy_from_slice(values);
+        self.page.set_row(OTHERS, span.at, values);
     }
 
     /// Counts a message sent.

@@ -172,6 +172,10 @@ impl PeerTable {
         &mut self.rows[index]
     }
 
+    pub(super) fn others(&mut self) -> &mut Row {
+        &mut self.rows[OTHERS]
+    }
+
     pub(super) fn index_of(&self, peer: PeerId) -> Option<usize> {
         self.index.get(&peer).copied()
     }
