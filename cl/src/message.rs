@@ -49,8 +49,10 @@ impl SendError {
 /// Why a message was not accepted for sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The network does not take messages as fast as they come.
-    #[error("the network is slower than the sender")]
+    /// The network, or the reader of shared memory, does not take messages as fast as they come. To be tried again after
+    /// [`Endpoint::poll`](crate::Endpoint::poll), or after an [`Endpoint::park`](crate::Endpoint::park), which is a short one then; a
+    /// service of the [`runtime`](crate::runtime) sets a timer.
+    #[error("the network or the peer is slower than the sender")]
     Backpressure,
     /// No address is known for the peer.
     #[error("no address is known for the peer")]

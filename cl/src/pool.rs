@@ -94,9 +94,10 @@ impl Default for PoolConfig {
     }
 }
 
-/// No buffer of the wanted capacity is free: give some back, or retry later.
+/// No buffer of the wanted capacity is free: give some back, or retry later. In vain if it is more than
+/// [`Pool::capacity_max`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no free buffer of {wanted} bytes")]
+#[error("no buffer of {wanted} bytes: all are in use, or none is as large")]
 pub struct Exhausted {
     /// The capacity asked for, in bytes.
     pub wanted: usize,
@@ -123,6 +124,8 @@ struct Shared {
     handles: AtomicUsize,
     /// Threads that have a cache.
     caches: AtomicUsize,
+    /// Somebody was told that there is no buffer.
+    exhausted: AtomicBool,
 }
 
 impl Shared {
@@ -177,6 +180,7 @@ impl Pool {
                 free,
                 handles,
                 caches,
+                exhausted: AtomicBool::new(false),
             }),
         })
     }
@@ -214,7 +218,15 @@ impl Pool {
             // SAFETY: the slot was free, and a strong count came with it.
             return Ok(unsafe { Buf::new(NonNull::from(&*self.shared), class, slot) });
         }
+        if class <= self.shared.free.len() {
+            self.shared.exhausted.store(true, Ordering::Relaxed);
+        }
         Err(Exhausted { wanted: capacity })
+    }
+
+    /// True if [`Pool::alloc`] has failed since the last call.
+    pub(crate) fn take_exhausted(&self) -> bool {
+        self.shared.exhausted.load(Ordering::Relaxed) && self.shared.exhausted.swap(false, Ordering::Relaxed)
     }
 
     /// The memory of all buffers, for who must register it with a device.

@@ -17,6 +17,7 @@ pub(crate) mod fuzzing;
 mod handshake;
 pub(crate) mod id;
 mod ring;
+mod room;
 
 use crate::clock::Clock;
 use crate::counters::Traffic;
@@ -29,6 +30,7 @@ use cl_base::{PeerId, Time};
 use door::Door;
 use id::ChannelId;
 pub(crate) use ring::INLINE_MAX;
+use room::Room;
 use rustix::event::epoll;
 use std::collections::VecDeque;
 use std::io;
@@ -90,6 +92,9 @@ pub(crate) struct Shm {
     past: Traffic,
     /// Channels with messages for which no bell has been rung yet.
     unrung: Vec<u32>,
+    /// A message was refused for want of room since the last sleep.
+    refused: bool,
+    room: Room,
 }
 
 impl Shm {
@@ -121,6 +126,8 @@ impl Shm {
             past_traffic: Vec::new(),
             past: Traffic::default(),
             unrung: Vec::new(),
+            refused: false,
+            room: Room::new(),
         })
     }
 
@@ -194,12 +201,23 @@ impl Shm {
 
     #[cold]
     fn refusal(&mut self, full: Full) -> Refusal {
+        match full {
+            Full::Now => {
+                self.note_full();
+                Refusal::Backpressure
+            }
+            Full::ForGood => {
+                self.flush();
+                Refusal::Unresolved
+            }
+        }
+    }
+
+    #[cold]
+    fn note_full(&mut self) {
+        self.refused = true;
         // The other side may sleep on what it has not been told of yet.
         self.flush();
-        match full {
-            Full::Now => Refusal::Backpressure,
-            Full::ForGood => Refusal::Unresolved,
-        }
     }
 
     /// As [`Shm::send`], for a copy of at most [`INLINE_MAX`] bytes, a word in front of them if given.
@@ -237,8 +255,7 @@ impl Shm {
             self.note_unrung(id);
         }
         if matches!(stop, Stop::Full) {
-            // The other side may sleep on what it has not been told of yet.
-            self.flush();
+            self.note_full();
         }
         (count, stop, messages)
     }
@@ -427,10 +444,27 @@ impl Shm {
     /// Asks the others to ring the bell. False if something has arrived already.
     pub(crate) fn prepare_park(&mut self) -> bool {
         self.flush();
+        self.look_for_room();
         self.asleep = true;
         self.live().for_each(|channel| channel.set_asleep(true));
         bell::settle();
         self.live().all(Channel::is_empty)
+    }
+
+    fn look_for_room(&mut self) {
+        let (channels, lent) = self.counts();
+        let starved = self.pool.take_exhausted() && lent > 0;
+        let refused = std::mem::take(&mut self.refused) && channels > 0;
+        if refused || starved || self.room.is_wanted() {
+            let sent = self.live().map(|channel| channel.traffic().messages_sent()).sum();
+            self.room.look(self.clock.now(), refused || starved, sent);
+        }
+    }
+
+    /// When a sleep is to end because something was refused for want of room, or of a buffer that others have: that there
+    /// is some again nobody tells.
+    pub(crate) fn room_until(&self) -> Time {
+        self.room.until()
     }
 
     /// True if the others ring the bell.

@@ -6,7 +6,7 @@ mod common;
 use cl::{Endpoint, EndpointConfig, SharedMemory, SharedMemoryConfig, TransportKind};
 use cl_base::PeerId;
 use common::{ALICE, BOB, LIMIT, receive, sharing, wait};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 fn open(me: PeerId) -> Endpoint {
     Endpoint::open(sharing(me)).unwrap()
@@ -312,4 +312,56 @@ fn a_copy_for_a_peer_that_shares_memory_no_more_goes_by_the_network() {
         a.poll();
         b.poll().is_some_and(|received| received.buf[..] == *b"either way")
     });
+}
+
+/// Sends `count` messages of `len` bytes, asleep whenever there is no room or no buffer. Nobody else ever wakes it.
+fn flood(mut a: Endpoint, len: usize, count: usize) -> (Endpoint, u64) {
+    let mut parks = 0;
+    for n in 0..count {
+        loop {
+            if let Ok(buf) = a.alloc_copy(&pattern(len, n)) {
+                match a.send(BOB, buf) {
+                    Ok(()) => break,
+                    Err(error) => assert!(error.is_backpressure(), "{error}"),
+                }
+            }
+            assert!(a.poll().is_none());
+            a.park(None).unwrap();
+            parks += 1;
+        }
+    }
+    a.flush();
+    (a, parks)
+}
+
+#[test]
+fn who_sleeps_for_want_of_room_wakes_when_there_is_some() {
+    const COUNT: usize = 400;
+    const PAUSE: Duration = Duration::from_millis(200);
+    // Copies fill the ring; lent buffers are used up before.
+    for len in [500, 5000] {
+        let mut config = sharing(ALICE);
+        config.pool.classes =
+            [8 << 10, 64 << 10].map(|capacity| cl::SizeClass { capacity, count: 64 }).into();
+        let (mut a, mut b) = (Endpoint::open(config).unwrap(), open(BOB));
+        a.resolve(BOB, b.local_addr());
+        a.send(BOB, a.alloc_copy(b"first").unwrap()).unwrap();
+        // What is behind it waits for a reader that does something else.
+        drop(receive(&mut b));
+        let sender = std::thread::spawn(move || flood(a, len, COUNT));
+        let start = Instant::now();
+        std::thread::sleep(PAUSE);
+        for n in 0..COUNT {
+            let received = receive(&mut b);
+            assert!(received.buf[..] == pattern(len, n)[..], "message {n} of {len} bytes");
+            if n % 16 == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let took = start.elapsed();
+        let (_a, parks) = sender.join().unwrap();
+        assert!(parks > 1, "there was always room");
+        // It does not look for room all the time: every 4 ms in the long pause, and now and then in each short one.
+        assert!(parks < 20 * COUNT as u64 + took.as_millis() as u64, "slept {parks} times in {took:?}");
+    }
 }

@@ -137,6 +137,59 @@ fn what_is_lost_is_sent_again_in_time_though_both_sleep() {
 }
 
 #[test]
+fn who_waits_for_room_in_shared_memory_wakes_without_being_called() {
+    const COUNT: u32 = 1000;
+    let (mut a, mut b) = (open(A, Way::Shared, ""), open(B, Way::Shared, ""));
+    a.connect(B, b.local_addr());
+    let sender = std::thread::spawn(move || {
+        let mut sent = 0u32;
+        while sent < COUNT {
+            let mut message = [0; 500];
+            message[..4].copy_from_slice(&sent.to_le_bytes());
+            match a.send(B, a.alloc_copy(&message).unwrap()) {
+                Ok(()) => sent += 1,
+                Err(error) => {
+                    assert_eq!(error.reason, rcl::Refusal::Backpressure);
+                    match a.poll() {
+                        None => a.park(None).unwrap(),
+                        Some(event) => assert!(matches!(event, Event::Connected(B)), "{event:?}"),
+                    }
+                }
+            }
+        }
+        a.close(B);
+        loop {
+            match a.poll() {
+                None => a.park(None).unwrap(),
+                Some(Event::Closed(B, reason)) => break assert_eq!(reason, CloseReason::Graceful),
+                Some(event) => assert!(matches!(event, Event::Connected(B)), "{event:?}"),
+            }
+        }
+    });
+    let (start, mut expected) = (Instant::now(), 0u32);
+    loop {
+        assert!(start.elapsed() < LIMIT, "{expected} of {COUNT} have come; {:?}", b.counters());
+        match b.poll() {
+            Some(Event::Message { buf, .. }) => {
+                assert_eq!(buf[..4], expected.to_le_bytes());
+                expected += 1;
+                if expected % 32 == 0 {
+                    // A slow reader.
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+            Some(Event::Closed(A, reason)) => break assert_eq!(reason, CloseReason::Graceful),
+            Some(event) => assert!(matches!(event, Event::Connected(A)), "{event:?}"),
+            None => {}
+        }
+    }
+    assert_eq!(expected, COUNT);
+    // The last word, for which the bell is rung at the next look otherwise.
+    b.flush();
+    sender.join().unwrap();
+}
+
+#[test]
 fn an_idle_connection_uses_no_processor_time() {
     const IDLE: Duration = Duration::from_millis(1500);
     for way in [Way::Shared, Way::Auto, Way::Mio] {

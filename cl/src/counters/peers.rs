@@ -38,6 +38,10 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
+    pub(crate) fn messages_sent(&self) -> u64 {
+        self.messages_sent
+    }
+
     #[inline]
     pub(crate) fn sent(&mut self, len: usize) {
         self.messages_sent += 1;

@@ -10,7 +10,9 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 impl Endpoint {
-    /// Sleeps until there may be something to poll, or `limit` has passed.
+    /// Sleeps until there may be something to poll, or `limit` has passed. After a refusal for want of room in shared
+    /// memory, or of buffers that are lent there, it sleeps for 50 us to 4 ms at most, longer each time that nothing has been sent in
+    /// between: nobody tells that there is room again. Whoever still wants it polls and tries again then.
     ///
     /// # Errors
     /// If the system refuses to wait.
@@ -32,7 +34,8 @@ impl Endpoint {
             self.publish(self.clock.now());
         }
         let now = self.clock.now();
-        let deadline = self.deadline();
+        let room_until = self.shm.as_ref().map_or(Time::MAX, Shm::room_until);
+        let deadline = self.deadline().min(room_until);
         let own = (deadline != Time::MAX).then(|| deadline.saturating_since(now));
         let limit =
             [limit, own, self.is_starved().then_some(Duration::from_millis(1))].into_iter().flatten().min();
