@@ -76,6 +76,8 @@ const COUNTS: usize = 8;
 /// Of each peer, counts and then drops.
 type Counts = [u64; COUNTS + DROPS.len()];
 
+type Levels = [u64; OF_PEERS.len() - COUNTS];
+
 /// What connections with a peer have done, by the network or by shared memory.
 #[derive(Clone, Copy, Debug, Default)]
 struct Way {
@@ -105,7 +107,7 @@ fn add(to: &mut Counts, what: &Counts) {
 struct Known {
     network: Way,
     shared: Way,
-    levels: [u64; OF_PEERS.len() - COUNTS],
+    levels: Levels,
     /// A connection is there.
     seen: [bool; 2],
 }
@@ -137,7 +139,7 @@ impl Shown {
     pub(crate) fn show(&mut self, live: &mut Live, node: &Node<PoolMemory>, links: &Links) {
         self.peers.retain(|peer, _| live.has_row(*peer));
         for known in self.peers.values_mut() {
-            (known.levels, known.seen) = ([0; _], [false; 2]);
+            (known.levels, known.seen) = (Levels::default(), [false; 2]);
         }
         let mut by_network = 0;
         for (peer, counters, sizes) in node.connections() {
@@ -162,12 +164,11 @@ impl Shown {
             }
             others.iter_mut().zip(row).for_each(|(others, row)| *others = others.saturating_sub(row));
             let (of_peer, drops_of_peer) = row.split_at(COUNTS);
-            live.set_peer(self.of_peers, *peer, &[of_peer, &known.levels[..]].concat());
+            live.set_peer(self.of_peers, *peer, &joined(of_peer, &known.levels));
             live.set_peer(self.drops_of_peers, *peer, drops_of_peer);
         }
         let (of_others, drops_of_others) = others.split_at(COUNTS);
-        let levels = [0; OF_PEERS.len() - COUNTS];
-        live.set_others(self.of_peers, &[of_others, &levels[..]].concat());
+        live.set_others(self.of_peers, &joined(of_others, &Levels::default()));
         live.set_others(self.drops_of_peers, drops_of_others);
         live.set(self.totals, &totals(&all, by_network, links.count() as u64));
         live.set(self.drops, &drops(&all));
@@ -186,6 +187,11 @@ impl Shown {
         let way = if shared { &mut known.shared } else { &mut known.network };
         way.look(counts(values, drops));
     }
+}
+
+/// A row of [`OF_PEERS`].
+fn joined(counts: &[u64], levels: &Levels) -> [u64; OF_PEERS.len()] {
+    std::array::from_fn(|i| if i < COUNTS { counts[i] } else { levels[i - COUNTS] })
 }
 
 /// The state of no connection.
